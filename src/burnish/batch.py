@@ -1,0 +1,168 @@
+"""`Batch`: the tensors of one update, flat and free of padding.
+
+Shape letters: N completion tokens (all sequences end to end), B sequences, P prompts (= groups), R reward parts,
+K terms, J tracked ids. Position n of every `_N` tensor speaks about completion token n; prompt tokens appear only in
+`prompt_ids`, and no tensor is shifted by one anywhere above the learner.
+
+`Batch` is what was collected. `Prepared` is a batch an objective has seen as a whole: advantages and weights are
+fixed, so it may be cut into pieces anywhere. Two types, so that no loss can see an unprepared batch.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from burnish.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    prompt_ids: tuple[array[int], ...]
+    """Token ids of the prompt of each group, P arrays."""
+    tokens_N: Tensor
+    """int64."""
+    old_logprobs_N: Tensor
+    """float32, under the policy that sampled, at the sampling temperature."""
+    mask_N: Tensor
+    """bool, True on tokens that train."""
+    position_N: Tensor
+    """int64, index of the token within its completion."""
+    sequence_N: Tensor
+    """int64, 0..B-1, non-decreasing: the sequence of each token."""
+    lengths_B: Tensor
+    """int64, tokens per completion; may be 0."""
+    group_B: Tensor
+    """int64, 0..P-1: the group of each sequence."""
+    scores_B: Tensor
+    """float64, total scores; NaN where the score is missing."""
+    raw_B: Tensor
+    """float64, the task metric; NaN where missing."""
+    parts_BR: Tensor
+    """float64, reward parts in the order of `part_names`; NaN where missing."""
+    part_names: tuple[str, ...]
+    truncated_B: Tensor
+    """bool, the engine stopped at the length limit."""
+    target_B: Tensor
+    """float32, target confidence of the sequence; NaN where there is none."""
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.lengths_B)
+
+    @property
+    def num_groups(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens_N)
+
+    def token_index(self, sequences: Tensor) -> Tensor:
+        """Positions in the flat `_N` tensors of the tokens of `sequences` (int64 indices), in their order."""
+        ends_B = self.lengths_B.cumsum(0)
+        starts_B = ends_B - self.lengths_B
+        picked = [torch.arange(int(starts_B[b]), int(ends_B[b])) for b in sequences.tolist()]
+        return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
+
+    def select(self, sequences: Tensor) -> Batch:
+        """The batch of the given sequences (int64 indices, any order). Groups keep their ids; none is renumbered."""
+        index = self.token_index(sequences)
+        lengths = self.lengths_B[sequences]
+        return replace(
+            self,
+            tokens_N=self.tokens_N[index],
+            old_logprobs_N=self.old_logprobs_N[index],
+            mask_N=self.mask_N[index],
+            position_N=self.position_N[index],
+            sequence_N=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
+            lengths_B=lengths,
+            group_B=self.group_B[sequences],
+            scores_B=self.scores_B[sequences],
+            raw_B=self.raw_B[sequences],
+            parts_BR=self.parts_BR[sequences],
+            truncated_B=self.truncated_B[sequences],
+            target_B=self.target_B[sequences],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch an objective has seen as a whole. Made by `Objective.prepare` only."""
+
+    batch: Batch
+    advantages_N: Tensor
+    """float32."""
+    weights_KN: Tensor
+    """float32; the loss is the sum over terms and tokens of weights_KN * loss_KN."""
+    num_trained: int
+    """Masked-in tokens of the whole update, and not only of this piece."""
+    num_sequences: int
+    """Sequences of the whole update."""
+
+    def select(self, sequences: Tensor) -> Prepared:
+        """A piece: the given sequences with the weights that the whole batch gave them."""
+        index = self.batch.token_index(sequences)
+        return replace(
+            self,
+            batch=self.batch.select(sequences),
+            advantages_N=self.advantages_N[index],
+            weights_KN=self.weights_KN[:, index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOutput:
+    """What the current policy says about the completion tokens of a piece. Carries gradient where it trains."""
+
+    logprobs_N: Tensor
+    """float32, log-probability of each token at the sampling temperature, over the full vocabulary."""
+    entropy_N: Tensor
+    """float32, entropy in nats of the distribution each token was drawn from, at the sampling temperature."""
+    tracked_NJ: Tensor
+    """float32, log-probabilities of the objective's `tracked_ids`; [N, 0] when it watches none."""
+    ref_logprobs_N: Tensor | None = None
+    """float32, under the frozen reference model; None unless the objective's `needs_reference`."""
+    values_N: Tensor | None = None
+    """float32, a value head's estimate; None without one."""
+
+
+def collate(groups: Sequence[Group]) -> Batch:
+    """Lay the rollouts of `groups` end to end, group by group. Every token is masked in."""
+    rollouts = [(p, rollout) for p, group in enumerate(groups) for rollout in group.rollouts]
+    completions = [rollout.completion for _, rollout in rollouts]
+    scores = [rollout.score for _, rollout in rollouts]
+    part_names = tuple(sorted({name for score in scores for name in score.parts}))
+    lengths_B = torch.tensor([len(c.token_ids) for c in completions], dtype=torch.int64)
+    ends_B = lengths_B.cumsum(0)
+    sequence_N = torch.repeat_interleave(torch.arange(len(completions)), lengths_B)
+    tokens_N = _flat([c.token_ids for c in completions], torch.int64)
+    missing = float("nan")
+    return Batch(
+        prompt_ids=tuple(group.rollouts[0].completion.prompt_ids if group.rollouts else array("i") for group in groups),
+        tokens_N=tokens_N,
+        old_logprobs_N=_flat([c.logprobs for c in completions], torch.float32),
+        mask_N=torch.ones(len(tokens_N), dtype=torch.bool),
+        position_N=torch.arange(len(tokens_N)) - (ends_B - lengths_B)[sequence_N],
+        sequence_N=sequence_N,
+        lengths_B=lengths_B,
+        group_B=torch.tensor([p for p, _ in rollouts], dtype=torch.int64),
+        scores_B=torch.tensor([missing if s.total is None else s.total for s in scores], dtype=torch.float64),
+        raw_B=torch.tensor([missing if s.raw is None else s.raw for s in scores], dtype=torch.float64),
+        parts_BR=torch.tensor(
+            [[s.parts.get(name, missing) for name in part_names] for s in scores], dtype=torch.float64
+        ).reshape(len(scores), len(part_names)),
+        part_names=part_names,
+        truncated_B=torch.tensor([c.finish_reason == "length" for c in completions], dtype=torch.bool),
+        target_B=torch.tensor(
+            [groups[p].prompt.meta.get("target_confidence", missing) for p, _ in rollouts], dtype=torch.float32
+        ),
+    )
+
+
+def _flat(rows: Sequence[array[int]] | Sequence[array[float]], dtype: torch.dtype) -> Tensor:
+    return torch.cat([torch.tensor(row, dtype=dtype) for row in rows]) if rows else torch.zeros(0, dtype=dtype)

@@ -1,0 +1,327 @@
+"""The schema of a run. Pydantic only: `burnish --help` must never import torch.
+
+Every default lives here and nowhere else. Unknown keys are errors. A choice between variants is a union discriminated
+by `name`, and each variant's defaults are its published setting: `objective.name=dapo` with nothing else is DAPO.
+Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+# -- what is trained, on what -----------------------------------------------------------------------------------------
+
+
+class Model(Section):
+    path: str = "embedded"
+    """`embedded` (the base model in the package), a directory in `save_pretrained` layout, or a hub name."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` computes in bf16 and keeps fp32 master weights."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    trust_remote_code: bool = False
+    """Run Python code that ships with the model. Only for models you trust as you trust your own code."""
+    device: str = "auto"
+    """`auto` (cuda when there is one, else cpu), `cpu`, `cuda`, `cuda:1`."""
+
+
+class Columns(Section):
+    """Where a row keeps what. Dots reach into nested fields: `reward_model.ground_truth`."""
+
+    prompt: str | None = None
+    """Text or a list of messages. None looks for `prompt`, `messages`, `question`, `problem`, `query`."""
+    answer: str | None = None
+    """None looks for `answer`, `ground_truth`, `reward_model.ground_truth`, `solution`."""
+    id: str | None = None
+    """None looks for `id`, `qid`, `uid`; without any, the id is a hash of the row's prompt and answer."""
+
+
+class Data(Section):
+    train: str = "add23"
+    """A built-in task (`add23`, `add3`, `modchain`), a file (.jsonl, .json, .parquet), a directory or a hub name."""
+    split: str = "train"
+    """Split of a Hugging Face data set."""
+    limit: PositiveInt | None = None
+    """Use only the first rows."""
+    columns: Columns = Columns()
+    system: str | None = None
+    """System message put before every prompt that has none."""
+    suffix: str = ""
+    """Text added to the end of every prompt, for instance the answer format that the grader wants."""
+    template: bool = True
+    """Render prompts with the tokenizer's chat template; false encodes the prompt's text as it is."""
+    max_prompt_tokens: PositiveInt = 2048
+    overlong_prompts: Literal["error", "drop", "truncate_left"] = "error"
+    """What to do with a prompt over `max_prompt_tokens`."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """Rows with the same prompt and answer: keep the first, or all."""
+    shuffle: bool = True
+
+
+class FormatReward(Section):
+    pattern: str
+    """Regular expression that the whole completion must contain a match of."""
+    weight: float = 1.0
+
+
+class Reward(Section):
+    style: Literal["auto", "dapo", "gsm8k", "boxed", "equivalence"] = "dapo"
+    """How the answer is found and compared. `dapo`: last `Answer: N`, normalised string equality, as published;
+    `equivalence`: the last stated answer, equal as mathematics; `gsm8k`: the number behind `####`; `boxed`: the last
+    \\boxed{}; `auto`: whichever form the completion uses."""
+    right: float = 1.0
+    wrong: float = -1.0
+    weight: PositiveFloat = 1.0
+    """Weight of the answer part in the total."""
+    format: FormatReward | None = None
+    """Adds `weight` when the completion has the wanted form."""
+    timeout: PositiveFloat = 5.0
+    """Seconds that grading one completion may take before its process is killed."""
+    on_fault: Literal["fail", "drop"] = "fail"
+    """A grader fault (timeout, error, out of memory): stop the run, or leave the completion out of its group."""
+
+
+# -- how completions are drawn ----------------------------------------------------------------------------------------
+
+
+class SamplingConfig(Section):
+    prompts_per_step: PositiveInt = 32
+    """Groups that one step trains on."""
+    group_size: PositiveInt = 8
+    """Completions per prompt."""
+    temperature: NonNegativeFloat = 1.0
+    """0 is greedy decoding."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: NonNegativeInt = 0
+    min_p: Share = 0.0
+    max_new_tokens: PositiveInt = 64
+    max_rounds: PositiveInt = 10
+    """Generation rounds a step may use to fill its batch when the objective filters groups."""
+    on_exhausted: Literal["train", "skip", "error"] = "train"
+    """When the rounds are used up: train on the groups there are, skip the step, or stop the run."""
+    surplus: Literal["discard", "keep"] = "discard"
+    """Admitted groups beyond the batch: drop them (every batch is on-policy), or start the next step with them."""
+    slots: PositiveInt = 512
+    """Completions the local engine decodes at once."""
+
+
+# -- objectives -------------------------------------------------------------------------------------------------------
+
+
+class KL(Section):
+    coef: NonNegativeFloat = 0.0
+    """0 loads no reference model."""
+    estimator: Literal["k1_plus", "k2", "k3", "k3_plus"] = "k3_plus"
+    """`k2`: half the squared log-ratio; `k3`: low variance, biased gradient; `_plus`: that value with k2's gradient,
+    which is the unbiased one."""
+
+
+class Overlong(Section):
+    buffer: NonNegativeInt | Literal["auto"] = 0
+    """Tokens before `max_new_tokens` over which the penalty grows from 0 to `factor`; 0 is off, `auto` is a fifth of
+    `max_new_tokens` (the paper's 4096 of 20480)."""
+    factor: NonNegativeFloat = 1.0
+    mask_truncated: bool = False
+    """Overlong filtering: completions cut at the limit do not train (they still count in their group's baseline)."""
+
+
+class Clipped(Section):
+    """The group-relative family: an advantage, a clipped surrogate, a reduction. Variants differ in defaults only."""
+
+    advantage: Literal["standardized", "centered", "batch_scaled", "leave_one_out"] = "standardized"
+    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "sequence_mean"
+    """What every token weighs: `token_mean` the same in the whole batch; `prompt_mean` the same within a prompt's
+    group (the DAPO paper's equation); `sequence_mean` its sequence's share; `fixed_length` 1 / max_new_tokens."""
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.2
+    dual_clip: Annotated[float, Field(gt=1.0)] | None = None
+    """Bound on the loss of a token with negative advantage, as a multiple of the advantage."""
+    dynamic_sampling: bool = False
+    """Drop groups whose siblings all have the same raw score, and generate more until the batch is full."""
+    overlong: Overlong = Overlong()
+    kl: KL = KL()
+    entropy_coef: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _clips_in_order(self) -> Self:
+        if self.clip_low >= 1.0:
+            raise ValueError(f"clip_low is {self.clip_low}; it must be below 1. Type objective.clip_low=0.2")
+        if self.dual_clip is not None and self.dual_clip <= 1.0 + self.clip_high:
+            raise ValueError(
+                f"dual_clip is {self.dual_clip}; it must be above 1 + clip_high = {1.0 + self.clip_high}. "
+                "Type objective.dual_clip=10"
+            )
+        return self
+
+
+class DAPO(Clipped):
+    """arXiv:2503.14476: clip-higher, dynamic sampling, token-level loss, soft overlong punishment."""
+
+    name: Literal["dapo"] = "dapo"
+    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "token_mean"
+    clip_high: PositiveFloat = 0.28
+    dual_clip: Annotated[float, Field(gt=1.0)] | None = 10.0
+    """From the authors' recipe; the paper has none."""
+    dynamic_sampling: bool = True
+    overlong: Overlong = Overlong(buffer="auto")
+
+
+class GRPO(Clipped):
+    """arXiv:2402.03300, outcome supervision."""
+
+    name: Literal["grpo"] = "grpo"
+
+
+class DrGRPO(Clipped):
+    """arXiv:2503.20783: no division by the group's std, nor by the realised length."""
+
+    name: Literal["dr_grpo"] = "dr_grpo"
+    advantage: Literal["standardized", "centered", "batch_scaled", "leave_one_out"] = "centered"
+    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "fixed_length"
+
+
+class LitePPO(Clipped):
+    """arXiv:2508.08221: group mean, batch std, token-level loss."""
+
+    name: Literal["lite_ppo"] = "lite_ppo"
+    advantage: Literal["standardized", "centered", "batch_scaled", "leave_one_out"] = "batch_scaled"
+    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "token_mean"
+
+
+ObjectiveConfig = Annotated[DAPO | GRPO | DrGRPO | LitePPO, Field(discriminator="name")]
+
+
+# -- how the policy is updated ----------------------------------------------------------------------------------------
+
+
+class Optimizer(Section):
+    learning_rate: PositiveFloat = 1e-6
+    warmup_updates: NonNegativeInt = 0
+    """Updates over which the rate rises linearly from 0. Schedules are driven by updates, not by steps."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up: stay, or fall to 0 at the last planned update."""
+    weight_decay: NonNegativeFloat = 0.0
+    beta1: Share = 0.9
+    beta2: Share = 0.99
+    eps: PositiveFloat = 1e-8
+    max_grad_norm: PositiveFloat = 1.0
+
+
+class Train(Section):
+    steps: PositiveInt = 100
+    updates_per_step: PositiveInt = 4
+    """Mini-batches that a step's groups are split into; each is one update."""
+    epochs: PositiveInt = 1
+    """Passes over a step's groups."""
+    tokens_per_piece: PositiveInt = 8192
+    """Prompt and completion tokens that one forward and backward pass may hold."""
+    threads: PositiveInt | None = None
+    """CPU threads; None uses all cores. Recorded: bits depend on it."""
+
+
+# -- what is measured and kept ----------------------------------------------------------------------------------------
+
+
+class Eval(Section):
+    data: str | None = None
+    """Held-out prompts: a file, directory or hub name; None uses the task's own held-out split (built-in tasks)."""
+    every: NonNegativeInt = 10
+    """Steps between evaluations; 0 evaluates only before and after."""
+    prompts: PositiveInt = 200
+    """How many held-out prompts, the first ones."""
+    samples: PositiveInt = 2
+    """Completions per prompt (the n of avg@n, pass@k, maj@n)."""
+    greedy: bool = True
+    """Also decode greedily, before and after."""
+    temperature: NonNegativeFloat = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class Checkpoint(Section):
+    every: NonNegativeInt = 10
+    """Steps between checkpoints; 0 saves only at the end."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """Complete checkpoints kept; at least 2, so that one is always whole."""
+
+
+class Log(Section):
+    sinks: tuple[Literal["jsonl", "tensorboard", "wandb", "trackio"], ...] = ("jsonl", "tensorboard")
+    project: str = "burnish"
+    """Project name for W&B and trackio."""
+
+
+class RunConfig(Section):
+    out: str = "runs/{name}-{seed}"
+    """The run folder. {name} and {seed} are filled in."""
+    name: str = "run"
+    seed: NonNegativeInt = 1
+    model: Model = Model()
+    data: Data = Data()
+    reward: Reward = Reward()
+    sampling: SamplingConfig = SamplingConfig()
+    objective: ObjectiveConfig = DAPO()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()
+
+    @property
+    def overlong_buffer(self) -> int:
+        """Tokens of the overlong buffer, `auto` resolved."""
+        buffer = self.objective.overlong.buffer
+        return self.sampling.max_new_tokens // 5 if buffer == "auto" else buffer
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        sampling, train = self.sampling, self.train
+        if sampling.group_size < 2:
+            raise ValueError(
+                f"sampling.group_size is {sampling.group_size}, and {self.objective.name} compares siblings, so it "
+                "needs at least 2. Type sampling.group_size=8"
+            )
+        if sampling.temperature == 0.0:
+            raise ValueError(
+                f"sampling.temperature is 0 (greedy): all {sampling.group_size} siblings would be the same and every "
+                f"advantage 0. Type sampling.temperature=1 (greedy decoding is for evaluation: eval.greedy)"
+            )
+        if self.overlong_buffer >= sampling.max_new_tokens:
+            raise ValueError(
+                f"objective.overlong.buffer is {self.overlong_buffer} and sampling.max_new_tokens is "
+                f"{sampling.max_new_tokens}: every completion would be penalised. Type "
+                f"objective.overlong.buffer={sampling.max_new_tokens // 5}"
+            )
+        if sampling.prompts_per_step % train.updates_per_step:
+            raise ValueError(
+                f"sampling.prompts_per_step is {sampling.prompts_per_step} and does not divide into "
+                f"train.updates_per_step={train.updates_per_step} equal mini-batches. "
+                f"Type train.updates_per_step={_nearest_divisor(sampling.prompts_per_step, train.updates_per_step)}"
+            )
+        return self
+
+
+def _nearest_divisor(n: int, wanted: int) -> int:
+    return min((d for d in range(1, n + 1) if n % d == 0), key=lambda d: abs(d - wanted))
+
+
+def resolved(config: RunConfig) -> dict[str, Any]:
+    """The whole config as plain values, every default spelled out: what is written into the run folder."""
+    return config.model_dump(mode="json")
