@@ -1,0 +1,225 @@
+"""The loop: collect groups, update on them, publish the weights, record.
+
+`train` is the product in forty lines. `collect` samples prompts, generates, scores and filters until the step's batch
+is full (DAPO's dynamic sampling); `update` makes the step's optimiser updates on whole mini-batches. Everything slow,
+remote or replaceable is behind the seams of `protocols.py`, so this file is the same on one process and on many.
+
+Vocabulary: a step is one turn of the loop; a round is one generation within it; an update is one optimiser step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from burnish import seeds
+from burnish.batch import collate
+from burnish.objective import Objective
+from burnish.protocols import GroupFilter, Learner, PromptSampler, Reward, RolloutEngine, Store
+from burnish.records import Event, StepRecord
+from burnish.step_metrics import rollup
+from burnish.timing import Clock
+from burnish.trace import Updates
+from burnish.types import Group, Judged, Metrics, Request, Rollout, Sampling
+
+
+MAX_EMPTY_STEPS = 3
+"""Steps in a row without a single group to train on, after which a run stops."""
+
+
+class Exhausted(RuntimeError):
+    """The generation rounds of a step were used up before its batch was full, and the run was told to stop then."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of a run, plain numbers."""
+
+    steps: int
+    prompts_per_step: int
+    group_size: int
+    updates_per_step: int
+    epochs: int
+    max_rounds: int
+    on_exhausted: str
+    """`train` on what there is, `skip` the step, or `error`."""
+    keep_surplus: bool
+    sampling: Sampling
+    seed: int
+
+
+@dataclass
+class Progress:
+    """Where a run stands: all of the loop's own state, and what a checkpoint keeps of it."""
+
+    step: int = 0
+    """Steps done; equals the policy version that the engine holds."""
+    updates: int = 0
+    dispatched: int = 0
+    """Requests sent so far; the next group's id."""
+    surplus: list[Group] = field(default_factory=list[Group])
+    """Admitted groups left over from the last step, when the plan keeps them."""
+    empty_steps: int = 0
+    """Steps in a row that trained on nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything one run is made of. `build.py` makes it from a config; tests make it from fakes."""
+
+    plan: Plan
+    engine: RolloutEngine
+    learner: Learner
+    reward: Reward
+    objective: Objective
+    prompts: PromptSampler
+    admit: GroupFilter
+    store: Store
+    after_step: Callable[[Run, Metrics], None] = lambda run, metrics: None
+    """Called when a step is recorded: evaluation, checkpoints, sinks, progress."""
+    phase: Callable[[str, int, int], None] = lambda name, done, total: None
+    """Called within a step: what is under way, how much is done, of how much."""
+    progress: Progress = field(default_factory=Progress)
+    clock: Clock = field(default_factory=Clock)
+
+
+def train(run: Run) -> None:
+    """Run the remaining steps.
+
+    Raises:
+        Exhausted: a step could not be filled and the plan says `error`, or several steps in a row had no group at all.
+    """
+    run.engine.load(run.learner.publish(run.progress.step))
+    run.clock.lap()
+    while run.progress.step < run.plan.steps:
+        started = time.time()
+        judged = collect(run)
+        updates = update(run, [j.group for j in judged if j.outcome == "admitted"])
+        run.progress.step += 1
+        with run.clock("publish"):
+            run.engine.load(run.learner.publish(run.progress.step))
+        metrics = rollup(judged) | updates.metrics() | {"updates": float(run.progress.updates)} | run.clock.lap()
+        record = StepRecord(
+            step=run.progress.step,
+            policy_version=run.progress.step - 1,
+            started=started,
+            seconds=metrics["time/step"],
+            num_updates=updates.num_updates,
+            num_rounds=1 + max(j.round for j in judged),
+            judged=judged,
+            traces=updates.traces,
+            metrics=metrics,
+        )
+        with run.clock("record"):
+            run.store.record(record)
+        run.after_step(run, metrics)
+
+
+def collect(run: Run) -> list[Judged]:
+    """Generate and judge groups until the step's batch is full or its rounds are used up.
+
+    Returns the generated groups with their outcomes in dispatch order: which groups fill the batch never depends on
+    which finished first. Backfill rounds ask for the shortage divided by the share admitted so far. Surplus groups
+    that the next step starts with are returned by that step.
+    """
+    plan, progress = run.plan, run.progress
+    judged = [Judged(group, "admitted", 0) for group in progress.surplus]
+    draws: Counter[str] = Counter()
+    for round_ in range(plan.max_rounds):
+        wanted = _wanted(plan.prompts_per_step, judged)
+        if wanted == 0:
+            break
+        groups = _rollouts(run, _requests(run, wanted, draws))
+        judged += [Judged(group, run.admit(group), round_) for group in groups]
+    admitted = [j for j in judged if j.outcome == "admitted"]
+    if len(admitted) < plan.prompts_per_step:
+        return _exhausted(run, judged, len(admitted))
+    surplus = {j.group.id for j in admitted[plan.prompts_per_step :]}
+    if plan.keep_surplus and progress.step + 1 < plan.steps:
+        progress.surplus = [j.group for j in judged if j.group.id in surplus]
+        return [j for j in judged if j.group.id not in surplus]
+    progress.surplus = []
+    return [replace(j, outcome="surplus") if j.group.id in surplus else j for j in judged]
+
+
+def update(run: Run, groups: Sequence[Group]) -> Updates:
+    """Make the step's updates: every epoch passes over all groups in mini-batches of whole groups.
+
+    The old log-probabilities are the engine's, so all updates after the first are off-policy, as PPO's are.
+    """
+    plan, made = run.plan, Updates()
+    size = plan.prompts_per_step // plan.updates_per_step
+    for epoch in range(plan.epochs):
+        for start in range(0, len(groups), size):
+            with run.clock("learn"):
+                minibatch = groups[start : start + size]
+                batch = collate(minibatch)
+                current_N = run.learner.logprobs(batch) if run.objective.needs_current and (epoch or start) else None
+                prepared = run.objective.prepare(batch, current_N)
+                seen = run.learner.forward_backward(prepared)
+                stepped = run.learner.step()
+            made.add(minibatch, prepared, seen, stepped, fresh=not (epoch or start))
+            run.progress.updates += 1
+            run.phase("learning", epoch * len(groups) + start + len(minibatch), plan.epochs * len(groups))
+    return made
+
+
+def _requests(run: Run, n: int, draws: Counter[str]) -> list[Request]:
+    """Requests for the next `n` prompts. The same prompt drawn twice in a step makes two groups with other seeds."""
+    requests: list[Request] = []
+    for prompt in run.prompts.take(n):
+        draw = draws[prompt.id]
+        draws[prompt.id] += 1
+        key = (run.plan.seed, run.progress.step, prompt.id, draw)
+        sample_seeds = tuple(seeds.sample_seed(*key, index) for index in range(run.plan.group_size))
+        requests.append(Request(run.progress.dispatched, prompt, sample_seeds))
+        run.progress.dispatched += 1
+    return requests
+
+
+def _rollouts(run: Run, requests: Sequence[Request]) -> list[Group]:
+    """Generate and score; groups are graded as they finish and come back in request order."""
+    prompts = {request.id: request.prompt for request in requests}
+    groups: dict[int, Group] = {}
+    for request_id, completions in run.clock.each("generate", run.engine.generate(requests, run.plan.sampling)):
+        with run.clock("reward"):
+            scores = run.reward(prompts[request_id], completions)
+        rollouts = tuple(Rollout(c, s) for c, s in zip(completions, scores, strict=True))
+        groups[request_id] = Group(request_id, prompts[request_id], rollouts)
+        run.phase("generating", len(groups), len(requests))
+    in_order = [groups[request.id] for request in requests]
+    for group in in_order:
+        run.prompts.observe(group)
+    return in_order
+
+
+def _wanted(prompts_per_step: int, judged: Sequence[Judged]) -> int:
+    """Prompts that the next round asks for: the shortage over the share admitted so far, at most a whole batch."""
+    admitted = sum(j.outcome == "admitted" for j in judged)
+    shortage = prompts_per_step - admitted
+    return min(prompts_per_step, math.ceil(shortage * len(judged) / admitted)) if admitted else prompts_per_step
+
+
+def _exhausted(run: Run, judged: list[Judged], num_admitted: int) -> list[Judged]:
+    """The rounds are used up: do what the plan says, and say so."""
+    plan, progress = run.plan, run.progress
+    outcomes = Counter(j.outcome for j in judged)
+    found = (
+        f"step {progress.step + 1}: {plan.max_rounds} generation rounds gave {num_admitted} of {plan.prompts_per_step} "
+        f"groups that can train ({', '.join(f'{n} {name}' for name, n in sorted(outcomes.items()))})"
+    )
+    advice = "Type sampling.max_rounds=N for more rounds, or train on easier or harder prompts"
+    progress.surplus = []
+    skipped = plan.on_exhausted == "skip" or num_admitted == 0
+    progress.empty_steps = progress.empty_steps + 1 if skipped else 0
+    if plan.on_exhausted == "error" or progress.empty_steps == MAX_EMPTY_STEPS:
+        raise Exhausted(f"{found}. {advice}")
+    run.store.record_event(
+        Event("exhausted", found, severity=2, step=progress.step + 1, value=num_admitted, advice=advice)
+    )
+    if skipped:
+        return [replace(j, outcome="surplus") if j.outcome == "admitted" else j for j in judged]
+    return judged
