@@ -150,7 +150,7 @@ def update(run: Run, groups: Sequence[Group]) -> Updates:
 
     The old log-probabilities are the engine's, so all updates after the first are off-policy, as PPO's are.
     """
-    plan, made = run.plan, Updates()
+    plan, made = run.plan, Updates(run.objective)
     size = plan.prompts_per_step // plan.updates_per_step
     for epoch in range(plan.epochs):
         for start in range(0, len(groups), size):
@@ -161,7 +161,7 @@ def update(run: Run, groups: Sequence[Group]) -> Updates:
                 prepared = run.objective.prepare(batch, current_N)
                 seen = run.learner.forward_backward(prepared)
                 stepped = run.learner.step()
-            made.add(minibatch, prepared, seen, stepped, fresh=not (epoch or start))
+            made.add(minibatch, prepared, seen, stepped, same_policy=not (epoch or start))
             run.progress.updates += 1
             run.phase("learning", epoch * len(groups) + start + len(minibatch), plan.epochs * len(groups))
     return made
@@ -199,7 +199,7 @@ def _rollouts(run: Run, requests: Sequence[Request]) -> list[Group]:
 def _wanted(prompts_per_step: int, judged: Sequence[Judged]) -> int:
     """Prompts that the next round asks for: the shortage over the share admitted so far, at most a whole batch."""
     admitted = sum(j.outcome == "admitted" for j in judged)
-    shortage = prompts_per_step - admitted
+    shortage = max(0, prompts_per_step - admitted)
     return min(prompts_per_step, math.ceil(shortage * len(judged) / admitted)) if admitted else prompts_per_step
 
 

@@ -1,0 +1,102 @@
+"""What a step's updates brought to light: its metrics, and a trace per rollout for the store.
+
+Shape letters: N completion tokens, B sequences.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from burnish.batch import Prepared
+from burnish.objective import Objective
+from burnish.protocols import Pass
+from burnish.records import TokenTrace
+from burnish.types import Group, Metrics
+
+
+class Updates:
+    """Collects the updates of one step, in the order they are made."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.num_updates = 0
+        self.traces: dict[tuple[int, int], TokenTrace] = {}
+        """(group id, sibling) -> trace of the last update that used the rollout."""
+        self._objective = objective
+        self._sums: dict[str, tuple[float, float]] = {}
+        self._stepped: dict[str, list[float]] = defaultdict(list)
+        self._trained = 0
+
+    def add(
+        self, groups: Sequence[Group], prepared: Prepared, seen: Pass, stepped: Metrics, *, same_policy: bool
+    ) -> None:
+        """Add one update. `same_policy`: its log-probabilities are of the very weights that sampled."""
+        self.num_updates += 1
+        self._trained += prepared.num_trained
+        for name, (total, count) in seen.shares.items():
+            before = self._sums.get(name, (0.0, 0.0))
+            self._sums[name] = (before[0] + total, before[1] + count)
+        for name, value in stepped.items():
+            self._stepped[name].append(value)
+        self._observe(prepared, seen, same_policy)
+        self._trace(groups, prepared, seen, same_policy)
+
+    def metrics(self) -> Metrics:
+        """Sums over counts; the learning rate of the last update; means and maxima of what each update reported."""
+        found = {name: total / count for name, (total, count) in self._sums.items() if count}
+        for name, values in self._stepped.items():
+            if name.endswith("/max"):
+                found[name] = max(values)
+            elif name == "update/skipped":
+                found[name] = sum(values)
+            elif name == "learning_rate":
+                found[name] = values[-1]
+            else:
+                found[name] = sum(values) / len(values)
+        return found | {"tokens/trained": float(self._trained)}
+
+    def _observe(self, prepared: Prepared, seen: Pass, same_policy: bool) -> None:
+        mask_N = prepared.batch.mask_N
+        if not mask_N.any():
+            return
+        gap_N = (seen.logprobs_N - prepared.batch.old_logprobs_N)[mask_N]
+        self._stepped["ratio/max"].append(gap_N.max().clamp(-20, 20).exp().item())
+        if same_policy:
+            self._stepped["mismatch/mean"].append(gap_N.abs().mean().item())
+            self._stepped["mismatch/max"].append(gap_N.abs().max().item())
+
+    def _trace(self, groups: Sequence[Group], prepared: Prepared, seen: Pass, same_policy: bool) -> None:
+        keys = [(group.id, sibling) for group in groups for sibling in range(len(group.rollouts))]
+        lengths = prepared.batch.lengths_B.tolist()
+        clip_N = self._objective.clip_codes(seen.logprobs_N, prepared)
+
+        def cut(values_N: Tensor) -> list[memoryview]:
+            return [memoryview(piece.numpy()) for piece in values_N.detach().contiguous().split(lengths)]
+
+        advantages_N = prepared.advantages_N
+        rows = zip(
+            keys,
+            advantages_N.split(lengths),
+            cut(seen.logprobs_N),
+            cut(seen.entropy_N),
+            cut(seen.push_N),
+            cut(clip_N),
+            cut(prepared.batch.mask_N.to(torch.int8)),
+            strict=True,
+        )
+        for key, advantage_T, new, entropy, push, clip, mask in rows:
+            before = self.traces.get(key)
+            learner = new if same_policy else before.learner_logprobs if before else None
+            self.traces[key] = TokenTrace(
+                advantage=advantage_T.mean().item() if len(advantage_T) else 0.0,
+                new_logprobs=new,
+                learner_logprobs=learner,
+                entropy=entropy,
+                push=push,
+                clip=clip,
+                mask=mask,
+            )
+
