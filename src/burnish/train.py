@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from burnish import seeds
 from burnish.batch import collate
+from burnish.errors import TrainingError
 from burnish.objective import Objective
 from burnish.protocols import GroupFilter, Learner, PromptSampler, Reward, RolloutEngine, Store
 from burnish.records import Event, StepRecord
@@ -30,7 +31,7 @@ MAX_EMPTY_STEPS = 3
 """Steps in a row without a single group to train on, after which a run stops."""
 
 
-class Exhausted(RuntimeError):
+class Exhausted(TrainingError):
     """The generation rounds of a step were used up before its batch was full, and the run was told to stop then."""
 
 

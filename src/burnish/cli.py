@@ -1,0 +1,181 @@
+"""The command line. Thin: every command imports what it needs when it runs, so `burnish --help` answers at once.
+
+Exit codes: 0 done; 2 wrong usage, config or data; 3 training fault; 4 storage fault; 5 resume refused; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from burnish import __version__
+
+EXIT_USAGE = 2
+EXIT_TRAINING = 3
+EXIT_STORAGE = 4
+EXIT_RESUME = 5
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. The last line on stderr says what to do next when it is not 0."""
+    parser = _parser()
+    args, words = parser.parse_known_args(argv)
+    if args.run is None:
+        parser.print_help()
+        return EXIT_USAGE
+    if words and not args.takes_words:
+        parser.error(f"{args.command} does not take {' '.join(words)!r}; see `burnish {args.command} --help`")
+    try:
+        return args.run(args, words)
+    except KeyboardInterrupt:
+        print("interrupted; `burnish train --resume RUN` continues from the last checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more can be said
+        return 0
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        print(f"burnish: {error}", file=sys.stderr)
+        return code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of an error that speaks to the user; None for a bug, which keeps its traceback."""
+    from burnish.errors import ResumeError, StorageError, TrainingError
+
+    if isinstance(error, TrainingError):
+        return EXIT_TRAINING
+    if isinstance(error, StorageError):
+        return EXIT_STORAGE
+    if isinstance(error, ResumeError):
+        return EXIT_RESUME
+    return EXIT_USAGE if isinstance(error, ValueError | FileNotFoundError) else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="burnish",
+        description="Post-train language models with group-relative reinforcement learning.",
+        epilog="`burnish train` alone runs the embedded default: no network, no GPU, about a minute of learning.",
+    )
+    parser.add_argument("--version", action="version", version=f"burnish {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(dest="command", metavar="command")
+
+    def command(name: str, run: Callable[..., int], help: str, *, words: str | None = None) -> argparse.ArgumentParser:
+        usage = f"burnish {name} [options] {words}" if words else None
+        sub = commands.add_parser(name, help=help, description=help, usage=usage, allow_abbrev=False)
+        sub.set_defaults(run=run, takes_words=words is not None)
+        return sub
+
+    words = "[preset or file] [key=value | --key value ...]"
+    train = command("train", _train, "post-train a model", words=words)
+    train.add_argument("--resume", metavar="RUN", type=Path, help="continue the run in this folder")
+
+    evaluate = command("eval", _eval, "evaluate a model on held-out prompts", words="MODEL DATA [key=value ...]")
+    evaluate.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
+    evaluate.add_argument("data", help="a built-in task, a file, a directory or a hub name")
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write every prompt's verdicts here")
+
+    base = command("base", _base, "build a base model for a built-in task by supervised warm-up")
+    base.add_argument("task", nargs="?", default="add23", help="add23, add3 or modchain (default: add23)")
+    base.add_argument("--out", type=Path, help="folder for the model (default: bases/TASK-SEED)")
+    base.add_argument("--seed", type=int, default=1)
+
+    generate = command("generate", _generate, "show completions of a prompt", words="MODEL PROMPT [key=value ...]")
+    generate.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
+    generate.add_argument("prompt", help="what to ask")
+    generate.add_argument("-n", type=int, default=4, help="completions to draw (default: 4)")
+
+    grade = command("grade", _grade, "grade {completion, answer} rows of a JSONL file, one JSON verdict per row")
+    grade.add_argument("file", type=Path)
+    grade.add_argument("--style", choices=("auto", "dapo", "gsm8k", "boxed", "equivalence"), default="auto")
+    grade.add_argument("--timeout", type=float, default=5.0, help="seconds per row (default: 5)")
+
+    config = command("config", _config, "print a resolved configuration as YAML", words=words)
+    config.add_argument("--keys", action="store_true", help="list every key with its default and meaning")
+    config.add_argument("--presets", action="store_true", help="list the presets")
+    return parser
+
+
+def _train(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish.overrides import ConfigError, load_config
+
+    if args.resume is not None:
+        if words:
+            raise ConfigError(f"--resume continues with the run's own configuration; leave out {' '.join(words)!r}")
+        from burnish.launch.local import resume
+
+        resume(args.resume)
+        return 0
+    config = load_config(words)
+    from burnish.launch.local import start
+
+    start(config)
+    return 0
+
+
+def _eval(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish.overrides import load_config
+
+    config = load_config([*words, f"model.path={args.model}", f"eval.data={args.data}"])
+    from burnish.launch.local import evaluate_once
+
+    evaluate_once(config, args.json)
+    return 0
+
+
+def _base(args: argparse.Namespace, _: list[str]) -> int:
+    from burnish.base import build_base
+
+    out = args.out or Path("bases") / f"{args.task}-{args.seed}"
+    build_base(args.task, out, seed=args.seed, report=print)
+    print(f"try it: burnish train {args.task} model.path={out}")
+    return 0
+
+
+def _generate(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish.overrides import load_config
+
+    config = load_config([*words, f"model.path={args.model}"])
+    from burnish.launch.local import generate_once
+
+    generate_once(config, args.prompt, args.n)
+    return 0
+
+
+def _grade(args: argparse.Namespace, _: list[str]) -> int:
+    from burnish.rewards.grade import grade_file
+
+    counts = grade_file(args.file, style=args.style, timeout=args.timeout, out=sys.stdout)
+    total = sum(counts.values())
+    shares = ", ".join(f"{n:,} {status} ({n / total:.1%})" for status, n in counts.items()) if total else "no rows"
+    print(f"graded {total:,} rows of {args.file.name}: {shares}", file=sys.stderr)
+    return 0
+
+
+def _config(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish import overrides
+    from burnish.config import resolved
+
+    if args.keys:
+        for key, (default, meaning) in overrides.keys().items():
+            print(f"{key} = {default}\n    {meaning}")
+    elif args.presets:
+        for name, line in overrides.presets().items():
+            print(f"{name:10} {line}")
+    else:
+        import yaml
+
+        print(yaml.safe_dump(resolved(overrides.load_config(words)), sort_keys=False), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
