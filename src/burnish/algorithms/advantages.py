@@ -1,0 +1,111 @@
+"""Advantages: how much better was this rollout than its siblings?
+
+Shape letters: B sequences, P groups. `group_B` holds one group id per sequence: any integers, any order, any sizes.
+
+All four functions agree on the edges, and give exactly 0, never a small number, where there is nothing to learn:
+
+- a missing score (NaN) takes no part in any mean or standard deviation, and its own advantage is 0;
+- a group with fewer than two scores has nobody to compare with;
+- a group whose scores are all alike carries no signal. Alike is tested by max - min: the standard deviation of eight
+  equal floats need not be 0 (eight float32 0.9125 give 6.4e-8), and dividing one rounding error by another invents an
+  advantage of the order of 1.
+
+Statistics are computed in float64 and results returned in float32.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from burnish.algorithms.groups import dense
+
+EPS = 1e-6
+"""Added to a standard deviation before it divides; verl's value (TRL adds 1e-4)."""
+
+ALIKE = 1e-6
+"""Scores of a group closer than this, relative to max(1, the largest magnitude), are taken as equal."""
+
+
+def standardized(scores_B: Tensor, group_B: Tensor, *, eps: float = EPS) -> Tensor:
+    """(score - group mean) / (group std + eps): GRPO (arXiv:2402.03300) and DAPO (arXiv:2503.14476, equation 9).
+
+    Args:
+        scores_B: float64, NaN where missing.
+        group_B: int64 group ids.
+
+    Returns:
+        float32 [B]. The standard deviation is the sample's (n - 1 in the denominator), as in verl and TRL; the papers
+        leave it open.
+    """
+    groups = _compare(scores_B, group_B)
+    std_B = (groups.squares_B / (groups.size_B - 1).clamp(min=1)).sqrt()
+    return groups.learnable(groups.centered_B / (std_B + eps))
+
+
+def centered(scores_B: Tensor, group_B: Tensor) -> Tensor:
+    """Score - group mean: Dr.GRPO (arXiv:2503.20783). Shapes as in `standardized`."""
+    groups = _compare(scores_B, group_B)
+    return groups.learnable(groups.centered_B)
+
+
+def batch_scaled(scores_B: Tensor, group_B: Tensor, *, eps: float = EPS) -> Tensor:
+    """(score - group mean) / (std of all scores + eps): Lite PPO (arXiv:2508.08221). Shapes as in `standardized`.
+
+    The standard deviation is taken around the mean of the whole batch, over every score that is present, those of
+    groups without signal included.
+    """
+    groups = _compare(scores_B, group_B)
+    present = scores_B.double()[groups.present_B]
+    std = ((present - present.mean()).square().sum() / max(len(present) - 1, 1)).sqrt()
+    return groups.learnable(groups.centered_B / (std + eps))
+
+
+def leave_one_out(scores_B: Tensor, group_B: Tensor) -> Tensor:
+    """Score - mean of the *other* scores of its group: RLOO (arXiv:2402.14740). Shapes as in `standardized`.
+
+    Computed as (score - group mean) * n / (n - 1), which is the same number.
+    """
+    groups = _compare(scores_B, group_B)
+    return groups.learnable(groups.centered_B * groups.size_B / (groups.size_B - 1).clamp(min=1))
+
+
+class _Groups(NamedTuple):
+    """Each sequence seen against its group, [B]; float64 unless said."""
+
+    present_B: Tensor
+    """bool, the sequence has a score."""
+    size_B: Tensor
+    """How many of the group's scores are present."""
+    centered_B: Tensor
+    """Score - group mean; 0 where missing."""
+    squares_B: Tensor
+    """Sum of the group's squared `centered_B`."""
+    signal_B: Tensor
+    """bool, the sequence has a score, and its group has two that differ."""
+
+    def learnable(self, values_B: Tensor) -> Tensor:
+        """The values where there is something to learn, and exactly 0 elsewhere, in float32."""
+        return values_B.masked_fill(~self.signal_B, 0.0).float()
+
+
+def _compare(scores_B: Tensor, group_B: Tensor) -> _Groups:
+    index_B, num_groups = dense(group_B)
+    present_B = ~scores_B.isnan()
+    known_B = scores_B.double().masked_fill(~present_B, 0.0)
+
+    def total(values_B: Tensor) -> Tensor:
+        return values_B.new_zeros(num_groups).index_add(0, index_B, values_B)[index_B]
+
+    def extreme(values_B: Tensor, reduce: str, absent: float) -> Tensor:
+        start_P = values_B.new_full((num_groups,), absent)
+        return start_P.scatter_reduce(0, index_B, values_B.masked_fill(~present_B, absent), reduce)[index_B]
+
+    size_B = total(present_B.double())
+    centered_B = (known_B - total(known_B) / size_B.clamp(min=1)).masked_fill(~present_B, 0.0)
+    spread_B = extreme(known_B, "amax", -torch.inf) - extreme(known_B, "amin", torch.inf)
+    magnitude_B = extreme(known_B.abs(), "amax", 0.0).clamp(min=1.0)
+    signal_B = present_B & (size_B >= 2) & (spread_B > ALIKE * magnitude_B)
+    return _Groups(present_B, size_B, centered_B, total(centered_B.square()), signal_B)
