@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import stdev
 
 import torch
 from torch import Tensor
@@ -49,6 +50,8 @@ class Batch:
     """bool, the engine stopped at the length limit."""
     target_B: Tensor
     """float32, target confidence of the sequence; NaN where there is none."""
+    score_std: float
+    """Standard deviation (ddof 1) of all scores of the step, of which this batch may be a part."""
 
     @property
     def num_sequences(self) -> int:
@@ -131,8 +134,17 @@ class PolicyOutput:
     """float32, a value head's estimate; None without one."""
 
 
-def collate(groups: Sequence[Group]) -> Batch:
-    """Lay the rollouts of `groups` end to end, group by group. Every token is masked in."""
+def spread(groups: Sequence[Group]) -> float:
+    """Standard deviation (ddof 1) of the total scores of all rollouts that have one; 0 for fewer than two."""
+    scores = [r.score.total for group in groups for r in group.rollouts if r.score.total is not None]
+    return stdev(scores) if len(scores) > 1 else 0.0
+
+
+def collate(groups: Sequence[Group], *, score_std: float | None = None) -> Batch:
+    """Lay the rollouts of `groups` end to end, group by group. Every token is masked in.
+
+    `score_std` is the spread of the whole step's scores where `groups` are a part of it.
+    """
     rollouts = [(p, rollout) for p, group in enumerate(groups) for rollout in group.rollouts]
     completions = [rollout.completion for _, rollout in rollouts]
     scores = [rollout.score for _, rollout in rollouts]
@@ -161,6 +173,7 @@ def collate(groups: Sequence[Group]) -> Batch:
         target_B=torch.tensor(
             [groups[p].prompt.meta.get("target_confidence", missing) for p, _ in rollouts], dtype=torch.float32
         ),
+        score_std=spread(groups) if score_std is None else score_std,
     )
 
 

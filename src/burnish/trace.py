@@ -99,4 +99,3 @@ class Updates:
                 clip=clip,
                 mask=mask,
             )
-

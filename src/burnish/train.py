@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from burnish import seeds
-from burnish.batch import collate
+from burnish.batch import collate, spread
 from burnish.errors import TrainingError
 from burnish.objective import Objective
+from burnish.progress import Progress
 from burnish.protocols import GroupFilter, Learner, PromptSampler, Reward, RolloutEngine, Store
 from burnish.records import Event, StepRecord
 from burnish.step_metrics import rollup
@@ -26,12 +27,11 @@ from burnish.timing import Clock
 from burnish.trace import Updates
 from burnish.types import Group, Judged, Metrics, Request, Rollout, Sampling
 
-
 MAX_EMPTY_STEPS = 3
 """Steps in a row without a single group to train on, after which a run stops."""
 
 
-class Exhausted(TrainingError):
+class ExhaustedError(TrainingError):
     """The generation rounds of a step were used up before its batch was full, and the run was told to stop then."""
 
 
@@ -50,21 +50,6 @@ class Plan:
     keep_surplus: bool
     sampling: Sampling
     seed: int
-
-
-@dataclass
-class Progress:
-    """Where a run stands: all of the loop's own state, and what a checkpoint keeps of it."""
-
-    step: int = 0
-    """Steps done; equals the policy version that the engine holds."""
-    updates: int = 0
-    dispatched: int = 0
-    """Requests sent so far; the next group's id."""
-    surplus: list[Group] = field(default_factory=list[Group])
-    """Admitted groups left over from the last step, when the plan keeps them."""
-    empty_steps: int = 0
-    """Steps in a row that trained on nothing."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +76,7 @@ def train(run: Run) -> None:
     """Run the remaining steps.
 
     Raises:
-        Exhausted: a step could not be filled and the plan says `error`, or several steps in a row had no group at all.
+        ExhaustedError: a step could not be filled and the plan says `error`, or several steps had no group at all.
     """
     run.engine.load(run.learner.publish(run.progress.step))
     run.clock.lap()
@@ -153,16 +138,20 @@ def update(run: Run, groups: Sequence[Group]) -> Updates:
     """
     plan, made = run.plan, Updates(run.objective)
     size = plan.prompts_per_step // plan.updates_per_step
+    score_std = spread(groups)
     for epoch in range(plan.epochs):
         for start in range(0, len(groups), size):
             with run.clock("learn"):
                 minibatch = groups[start : start + size]
-                batch = collate(minibatch)
-                current_N = run.learner.logprobs(batch) if run.objective.needs_current and (epoch or start) else None
+                batch = collate(minibatch, score_std=score_std)
+                fresh = not (epoch or start) and all(
+                    r.completion.policy_version == run.progress.step for g in minibatch for r in g.rollouts
+                )
+                current_N = None if fresh or not run.objective.needs_current else run.learner.logprobs(batch)
                 prepared = run.objective.prepare(batch, current_N)
                 seen = run.learner.forward_backward(prepared)
                 stepped = run.learner.step()
-            made.add(minibatch, prepared, seen, stepped, same_policy=not (epoch or start))
+            made.add(minibatch, prepared, seen, stepped, same_policy=fresh)
             run.progress.updates += 1
             run.phase("learning", epoch * len(groups) + start + len(minibatch), plan.epochs * len(groups))
     return made
@@ -217,7 +206,7 @@ def _exhausted(run: Run, judged: list[Judged], num_admitted: int) -> list[Judged
     skipped = plan.on_exhausted == "skip" or num_admitted == 0
     progress.empty_steps = progress.empty_steps + 1 if skipped else 0
     if plan.on_exhausted == "error" or progress.empty_steps == MAX_EMPTY_STEPS:
-        raise Exhausted(f"{found}. {advice}")
+        raise ExhaustedError(f"{found}. {advice}")
     run.store.record_event(
         Event("exhausted", found, severity=2, step=progress.step + 1, value=num_admitted, advice=advice)
     )
