@@ -1,0 +1,217 @@
+"""From a source of rows to prompts, with an account of every row.
+
+    loaded = load_prompts("train.jsonl", split="train", ...)
+    loaded.prompts      tuple of Prompt
+    loaded.report       prints as `read 1,319 rows of gsm8k_test.jsonl: 1,319 used (prompt from 'question', ...)`
+
+Every row is read, checked and accounted for before any work starts: rows read = rows used + rows dropped, by reason.
+All faults are reported in one `DataError`.
+
+A row's id is its id column's value, else a hash of its prompt and answer (as they stand in the data: `system` and
+`suffix` do not change it). A row is a duplicate when its prompt and answer are those of an earlier row, whatever its
+id: popular parquet files repeat every prompt a hundred times under running numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Literal
+
+from burnish.prompts.columns import Extracted, Extractor, Messages, find_columns
+from burnish.prompts.rows import Reading, Row, read_rows, source_name
+from burnish.types import Prompt
+
+NUM_ROWS_LOOKED_AT = 1000
+"""Rows whose columns are looked at to find prompt, answer and id."""
+NUM_IDS_SHOWN = 5
+MARGIN_TOKENS = 16
+"""Tokens by which a template may cost more around one content than around another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The account of one source: `read == used + sum(dropped.values())`."""
+
+    source: str
+    read: int
+    used: int
+    dropped: Mapping[str, int]
+    """Reason (`duplicate`, `overlong`) -> rows; only reasons that occurred."""
+    remarks: tuple[str, ...]
+    """Which columns were used, what was converted, skipped or truncated."""
+    fingerprint: str
+    """sha256 of the prompts in use, in order: ids, messages, answers and all other columns."""
+
+    def __post_init__(self) -> None:
+        assert self.read == self.used + sum(self.dropped.values())
+
+    def __str__(self) -> str:
+        dropped = "".join(f", {count:,} dropped ({reason})" for reason, count in self.dropped.items())
+        first = f"read {self.read:,} rows of {self.source}: {self.used:,} used{dropped}"
+        return "\n  ".join([first, "; ".join(self.remarks)])
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    prompts: tuple[Prompt, ...]
+    report: Report
+
+
+def load_prompts(
+    source: str,
+    *,
+    split: str,
+    limit: int | None,
+    prompt_column: str | None,
+    answer_column: str | None,
+    id_column: str | None,
+    system: str | None,
+    suffix: str,
+    duplicates: Literal["drop", "keep"],
+    max_prompt_tokens: int,
+    overlong_prompts: Literal["error", "drop", "truncate_left"],
+    encode_whole: Callable[[Prompt], Sequence[int]],
+    needs_answer: bool = True,
+) -> Loaded:
+    """Read `source` (see `burnish.prompts.rows`) into prompts. The keywords are those of `config.Data`.
+
+    `limit` counts rows, before any is dropped. `encode_whole` gives a prompt's token ids without any limit
+    (`ChatEncoder.whole`); prompts that cannot be overlong by their bytes are not encoded. Under `truncate_left` the
+    prompts stay whole here, are counted, and the encoder cuts them.
+
+    Raises `DataError` naming every fault with file, line or row, and field.
+    """
+    reading, name = Reading(), source_name(source)
+    rows = islice(read_rows(source, split=split, reading=reading), limit)
+    first = list(islice(rows, NUM_ROWS_LOOKED_AT))
+    if not first:
+        reading.raise_problems()
+    found = find_columns(
+        first, name=name, prompt=prompt_column, answer=answer_column, id=id_column, needs_answer=needs_answer
+    )
+    reading.remark(str(found))
+    extractor = Extractor(found, reading, needs_answer=needs_answer)
+    lengths = _Lengths(encode_whole, max_prompt_tokens)
+    prompts: list[Prompt] = []
+    dropped: Counter[str] = Counter()
+    for id, extracted in _identified(chain(first, rows), extractor, keep=duplicates == "keep", dropped=dropped):
+        messages = _conversation(extracted.prompt, system=system, suffix=suffix)
+        prompt = Prompt(id=id, messages=messages, answer=extracted.answer, meta=extracted.meta)
+        if lengths.is_overlong(prompt) and overlong_prompts == "drop":
+            dropped["overlong"] += 1
+        else:
+            prompts.append(prompt)
+    lengths.report(reading, name, policy=overlong_prompts)
+    if not prompts and not reading.num_problems:
+        reading.problem(name, f"no rows left, {reading.num_rows:,} dropped as {' or '.join(dropped)}")
+    reading.raise_problems()
+    remarks = (*reading.remarks, *(f"{count:,} {what}" for what, count in reading.counts.items()))
+    report = Report(name, reading.num_rows, len(prompts), dict(dropped), remarks, fingerprint(prompts))
+    return Loaded(tuple(prompts), report)
+
+
+def fingerprint(prompts: Sequence[Prompt]) -> str:
+    """sha256 over all that a run sees of its prompts, in order. Editing, adding or reordering rows changes it."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        parts = (prompt.id, prompt.messages, prompt.text, prompt.answer, prompt.meta)
+        digest.update(json.dumps(parts, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _identified(
+    rows: Iterable[Row], extractor: Extractor, *, keep: bool, dropped: Counter[str]
+) -> Iterator[tuple[str, Extracted]]:
+    """Rows without fault, each with an id of its own. Duplicates are counted in `dropped` unless `keep`."""
+    contents: set[bytes] = set()
+    by_id: dict[str, tuple[bytes, str]] = {}
+    repeats: Counter[str] = Counter()
+    for row in rows:
+        extracted = extractor.extract(row)
+        if extracted is None:
+            continue
+        digest = _digest(extracted)
+        id = digest.hex()[:16] if extracted.id is None else extracted.id
+        known, place = by_id.setdefault(id, (digest, row.place))
+        if known != digest:
+            message = f"id {id!r} stands for another prompt or answer at {place}; ids must be unique"
+            extractor.reading.problem(row.place, message)
+        elif digest in contents and not keep:
+            dropped["duplicate"] += 1
+        else:
+            contents.add(digest)
+            repeats[id] += 1
+            yield (id if repeats[id] == 1 else f"{id}#{repeats[id]}"), extracted
+
+
+def _digest(extracted: Extracted) -> bytes:
+    """16 bytes that stand for a row's prompt and answer."""
+    content = json.dumps((extracted.prompt, extracted.answer), sort_keys=True)
+    return hashlib.sha256(content.encode()).digest()[:16]
+
+
+def _conversation(prompt: str | Messages, *, system: str | None, suffix: str) -> Messages:
+    messages: Messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+    if suffix:
+        *before, last = messages
+        messages = (*before, {**last, "content": last["content"] + suffix})
+    if system is not None and messages[0]["role"] != "system":
+        messages = ({"role": "system", "content": system}, *messages)
+    return messages
+
+
+class _Lengths:
+    """Finds prompts over the limit, and encodes only those that could be.
+
+    Byte-level BPE, SentencePiece, WordPiece and character tokenizers make at most one token per byte of the text. So a
+    prompt whose bytes and template fit is not encoded, and a million short prompts pass in seconds. (Should a
+    tokenizer break the rule, the encoder still refuses or cuts the prompt when it is used.)
+    """
+
+    def __init__(self, encode_whole: Callable[[Prompt], Sequence[int]], limit: int) -> None:
+        self.encode_whole = encode_whole
+        self.limit = limit
+        self.num_overlong = 0
+        self.longest = 0
+        self.ids: list[str] = []
+        """The first few."""
+        self.overheads: dict[tuple[str, ...], int] = {}
+        """Roles of a conversation -> tokens that its template costs."""
+
+    def is_overlong(self, prompt: Prompt) -> bool:
+        num_bytes = sum(len(message["content"].encode()) for message in prompt.messages)
+        if num_bytes + self._overhead(prompt) <= self.limit:
+            return False
+        num_tokens = len(self.encode_whole(prompt))
+        if num_tokens <= self.limit:
+            return False
+        self.num_overlong += 1
+        self.longest = max(self.longest, num_tokens)
+        if len(self.ids) < NUM_IDS_SHOWN:
+            self.ids.append(prompt.id)
+        return True
+
+    def _overhead(self, prompt: Prompt) -> int:
+        roles = tuple(message["role"] for message in prompt.messages)
+        if roles not in self.overheads:
+            probe = replace(prompt, messages=tuple({"role": role, "content": "x"} for role in roles))
+            self.overheads[roles] = len(self.encode_whole(probe)) + MARGIN_TOKENS * len(roles)
+        return self.overheads[roles]
+
+    def report(self, reading: Reading, name: str, *, policy: Literal["error", "drop", "truncate_left"]) -> None:
+        if not self.num_overlong:
+            return
+        more = ", ..." if self.num_overlong > len(self.ids) else ""
+        which = f"the longest {self.longest:,}; ids {', '.join(self.ids)}{more}"
+        if policy == "error":
+            found = f"prompts over data.max_prompt_tokens={self.limit}: {self.num_overlong:,} ({which})"
+            advice = f"data.max_prompt_tokens={self.longest}, data.overlong_prompts=drop or =truncate_left"
+            reading.problem(name, f"{found}. Type {advice}")
+        else:
+            what = "dropped" if policy == "drop" else "cut to their last tokens"
+            reading.remark(f"{self.num_overlong:,} prompts over {self.limit:,} tokens {what} ({which})")
