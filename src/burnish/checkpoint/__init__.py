@@ -1,0 +1,10 @@
+"""Checkpoints: folders that are whole or do not count. Files and hashes only; torch stays with the learner.
+
+`save` writes one, `latest` finds the newest whole one, `clean` removes what a killed process left.
+`manifest.py` says what whole means, `save.py` writes and deletes, `restore.py` finds, `durable.py` syncs.
+"""
+
+from burnish.checkpoint.restore import CheckpointError, Found, clean, latest
+from burnish.checkpoint.save import save
+
+__all__ = ["CheckpointError", "Found", "clean", "latest", "save"]

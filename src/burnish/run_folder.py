@@ -1,0 +1,269 @@
+"""The run folder: one place for everything a run writes, held by one process at a time.
+
+    runs/add23-1/
+      config.json     the resolved configuration, secrets masked       metrics.jsonl   one line per step
+      run.sqlite      the store                                        tensorboard/    event files
+      checkpoints/    step-000010, step-000020, ...                    curves.png      the learning curve
+      summary.json    what came of it                                  lock            who writes here, while it does
+
+`RunFolder.open_new` makes one, `RunFolder.open_existing` takes one up again. Either holds the lock until `close`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from burnish.checkpoint.durable import is_alive, reason, write_atomically
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+LOCK = "lock"
+MASK = "***"
+SECRET_KEY = re.compile(r"(^|[_.-])(token|secret|password|passwd|credentials?|(api|access|private|secret)_?key)$", re.I)
+SECRET_TEXT = re.compile(
+    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,})|(?<=://)[^/@\s]+(?=@)"
+)
+
+_held: set[Path] = set()
+"""Folders that this process holds: the kernel's lock does not keep a process out of what it has locked itself."""
+
+
+class FolderInUseError(ValueError):
+    """Another process writes into the run folder."""
+
+
+class RunFolder:
+    """A run folder, locked. A context manager: leaving it gives the lock back."""
+
+    def __init__(self, path: Path, lock: int, note: str | None) -> None:
+        self.path = path
+        self.note = note
+        """Says whose lock was taken over, when one was left behind."""
+        self._lock = lock
+        self._holder = os.getpid()
+
+    @classmethod
+    def open_new(cls, path: Path) -> Self:
+        """Make the folder, or take an empty one.
+
+        Raises:
+            FolderInUseError: another process is writing into it.
+            ValueError: it has content, its name will not do, or it cannot be made.
+        """
+        path = path.resolve()
+        if not re.fullmatch(NAME, path.name, re.ASCII):
+            raise ValueError(
+                f"the run folder's name is {path.name!r}; it needs 1 to 100 letters, digits, dots, dashes or "
+                "underscores, and starts with a letter or a digit. Type out=runs/my-run"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"cannot make the run folder {path}: {reason(error)}. Type another out=") from error
+        if not (path / LOCK).is_file():
+            _refuse_content(path)
+        folder = cls(path, *_acquire(path))
+        try:
+            _refuse_content(path)
+        except ValueError:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def open_existing(cls, path: Path) -> Self:
+        """Take up the folder of an earlier run.
+
+        Raises:
+            FolderInUseError: another process is writing into it.
+            ValueError: there is no run in it.
+        """
+        path = path.resolve()
+        if not (path / "config.json").is_file():
+            found = "it has no config.json" if path.is_dir() else "there is no such folder"
+            raise ValueError(f"{path} is not a run folder: {found}. Type the `out` of a run, such as runs/run-1")
+        return cls(path, *_acquire(path))
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def store_path(self) -> Path:
+        return self.path / "run.sqlite"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def curves_path(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def summary_path(self) -> Path:
+        return self.path / "summary.json"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration; values that look like secrets are replaced by `***`."""
+        write_atomically(self.config_path, _json(_masked(config)))
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration as it was written.
+
+        Raises:
+            ValueError: the file is not one JSON object.
+        """
+        try:
+            found = json.loads(self.config_path.read_bytes().decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.config_path} is not valid JSON ({error}). Put back a good copy of it") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.config_path} holds no JSON object. Put back a good copy of it")
+        return found
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write what came of the run. Numbers that are not finite become null, which JSON has."""
+        write_atomically(self.summary_path, _json(_finite(summary)))
+
+    def close(self) -> None:
+        """Give the lock back. A second call does nothing, nor does one in a forked child."""
+        if self.path in _held and self._holder == os.getpid():
+            _held.discard(self.path)
+            (self.path / LOCK).unlink(missing_ok=True)
+            os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _refuse_content(path: Path) -> None:
+    names = sorted(p.name for p in path.iterdir() if p.name != LOCK)
+    if not names:
+        return
+    found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    resume = f"continue the run in it with `burnish train --resume {path}`, or " if "config.json" in names else ""
+    raise ValueError(f"{path} is not empty (it has {found}): {resume}type another out=")
+
+
+def _acquire(path: Path) -> tuple[int, str | None]:
+    """Lock the folder; return the open lock file and a note about the lock that was taken over, if any was.
+
+    The kernel's lock decides: it ends with its process, however that ends, and no child inherits it. Only where the
+    file system has no locks does the process id in the file decide. The lock of another machine is never taken over,
+    since whether its process lives cannot be seen from here.
+
+    Raises:
+        FolderInUseError: with the process id, the machine and the time.
+    """
+    if path in _held:
+        raise FolderInUseError(f"{path} is in use by this process already")
+    while True:
+        try:
+            descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise ValueError(f"cannot lock {path}: {reason(error)} ({path / LOCK}). Type another out=") from error
+        try:
+            note = _claim(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _same_file(descriptor, path / LOCK):
+            break
+        os.close(descriptor)  # its holder removed it between our opening and our locking
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    _held.add(path)
+    return descriptor, note
+
+
+def _claim(path: Path, descriptor: int) -> str | None:
+    locked = _kernel_lock(descriptor)
+    pid, host, since = _owner(os.pread(descriptor, 4096, 0))
+    here = socket.gethostname()
+    if pid is None:
+        if locked is False:
+            raise FolderInUseError(f"{path} is in use by another process. Wait for its end, or type another out=")
+        return None
+    who = f"pid {pid} on host {host} since {since}"
+    if host != here:
+        raise FolderInUseError(
+            f"{path} is in use by {who}, and this is host {here}. If that process has ended, remove {path / LOCK}"
+        )
+    if locked is False or (locked is None and is_alive(pid) and pid != os.getpid()):
+        raise FolderInUseError(f"{path} is in use by {who}. Wait for its end, or type another out=")
+    return f"took over the lock that {who} left behind"
+
+
+def _kernel_lock(descriptor: int) -> bool | None:
+    """True: locked. False: another process has it. None: this file system has no locks."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _owner(data: bytes) -> tuple[int | None, str, str]:
+    """What a lock file says; (None, "", "") when it is empty or was cut short."""
+    try:
+        found = json.loads(data)
+        host, since = ("".join(filter(str.isprintable, str(found[key])))[:100] for key in ("host", "since"))
+        return int(found["pid"]), host, since
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None, "", ""
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {name: _masked(inner, name) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(inner, key) for inner in value]
+    if isinstance(value, str) and value:
+        return MASK if SECRET_KEY.search(key) else SECRET_TEXT.sub(MASK, value)
+    return value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: Any) -> bytes:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes the escape that JSON has for it
