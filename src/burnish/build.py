@@ -1,27 +1,30 @@
 """The composition root: turns a config into live objects. The only module that names concrete classes.
 
-`assemble` makes the parts that training, evaluation and generation share (model, tokenizer, prompts, engine, reward);
-`run_of` adds the learner and the objective and returns the `Run` that `train` takes.
+`assemble` makes what training, evaluation and generation share (model, tokenizer, engine, reward); `training_prompts`
+and `heldout_prompts` read the data; `make_run` adds the learner and the objective and returns the `Run` that
+`train` takes.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from burnish import assets, seeds
-from burnish.config import Data, RunConfig
+from burnish import seeds
+from burnish.assets import embedded_base_path
+from burnish.config import RunConfig
 from burnish.errors import TrainingError
 from burnish.learner.local import LocalLearner
-from burnish.learner.schedule import schedule_of
-from burnish.metric_names import METRICS
+from burnish.learner.schedule import make_schedule
 from burnish.objective import Objective, clipped_objective
 from burnish.prompts import tasks
-from burnish.prompts.datasets import Loaded, load_prompts
+from burnish.prompts.datasets import Loaded, Report, fingerprint, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
 from burnish.prompts.filters import AdmitAll, ConstantGroups
 from burnish.prompts.sampler import ShuffledSampler
@@ -30,9 +33,6 @@ from burnish.rewards.compose import AnswerReward
 from burnish.rollout.local import LocalEngine
 from burnish.train import Plan, Run
 from burnish.types import FAULTS, Completion, Prompt, Sampling, Score
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,244 @@ class Parts:
     encode: ChatEncoder
     engine: LocalEngine
     reward: Reward
+
+
+def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> Parts:
+    """Load the model and its tokenizer and build engine and reward around them.
+
+    Raises:
+        ValueError: the model cannot be loaded, or has no end-of-sequence token.
+    """
+    model, tokenizer = load_model(config)
+    encode = ChatEncoder(
+        tokenizer,
+        template=config.data.template,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        truncate_left=config.data.overlong_prompts == "truncate_left",
+    )
+    generation = model.generation_config
+    eos_ids = end_of_sequence_ids(
+        tokenizer,
+        config_eos=model.config.eos_token_id,
+        generation_eos=generation.eos_token_id if generation else None,
+    )
+    engine = LocalEngine(tokenizer, encode, eos_ids=eos_ids, slots=config.sampling.slots, progress=progress)
+    return Parts(model, tokenizer, encode, engine, make_reward(config))
+
+
+def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
+    path = str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
+    trust = config.model.trust_remote_code
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
+    except OSError as error:
+        known = "`embedded`, a directory in save_pretrained layout, or a hub name"
+        raise ValueError(f"model.path={config.model.path} cannot be loaded; it needs {known}. {error}") from error
+    device = config.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), tokenizer
+
+
+def make_reward(config: RunConfig) -> Reward:
+    reward, buffer = config.reward, config.overlong_buffer
+    graded = AnswerReward(
+        reward.style,
+        right=reward.right,
+        wrong=reward.wrong,
+        weight=reward.weight,
+        format_pattern=reward.format.pattern if reward.format else None,
+        format_weight=reward.format.weight if reward.format else 1.0,
+        timeout=reward.timeout,
+        overlong=(config.sampling.max_new_tokens, buffer, config.objective.overlong.factor) if buffer else None,
+    )
+    return graded if reward.on_fault == "drop" else _FailOnFault(graded)
+
+
+def reward_parts(config: RunConfig) -> dict[str, tuple[float | None, bool | None]]:
+    """Part of the reward -> (its weight in the total, whether it is the task metric)."""
+    parts: dict[str, tuple[float | None, bool | None]] = {"answer": (config.reward.weight, True)}
+    if config.reward.format:
+        parts["format"] = (config.reward.format.weight, False)
+    if config.overlong_buffer:
+        parts["overlong"] = (1.0, False)
+    return parts
+
+
+class _FailOnFault:
+    """Stops the run at a grader fault, so that a fault is never mistaken for a wrong answer."""
+
+    def __init__(self, reward: Reward) -> None:
+        self._reward = reward
+
+    def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> Sequence[Score]:
+        scores = self._reward(prompt, completions)
+        for index, score in enumerate(scores):
+            if score.status in FAULTS:
+                raise TrainingError(
+                    f"grading completion {index} of prompt {prompt.id} ended with {score.status}: {score.message}. "
+                    "Type reward.on_fault=drop to leave such completions out of their group"
+                )
+        return scores
+
+
+def training_prompts(config: RunConfig, encode: ChatEncoder) -> Loaded:
+    """The prompts to train on, with the account of every row read.
+
+    Raises:
+        ValueError: the data has faults, or fewer prompts than one step trains on.
+    """
+    data, wanted = config.data, config.sampling.prompts_per_step
+    if data.train in tasks.TASKS:
+        return _of_task(data.train, "train", data.limit or tasks.TRAIN_POOL)
+    loaded = _of_rows(config, data.train, encode, split=data.split, limit=data.limit)
+    if len(loaded.prompts) < wanted:
+        raise ValueError(
+            f"each step trains on {wanted} prompts and {data.train} has {len(loaded.prompts)}. "
+            f"Type sampling.prompts_per_step={len(loaded.prompts)} train.updates_per_step=1, or give more data"
+        )
+    return loaded
+
+
+def heldout_prompts(config: RunConfig, encode: ChatEncoder) -> tuple[str, Loaded] | None:
+    """Suite name and the prompts to evaluate on; None when nothing is held out."""
+    source = config.eval.data or (config.data.train if config.data.train in tasks.TASKS else None)
+    if source is None:
+        return None
+    if source in tasks.TASKS:
+        return source, _of_task(source, "heldout", config.eval.prompts)
+    return Path(source).stem, _of_rows(config, source, encode, split="test", limit=config.eval.prompts)
+
+
+def _of_task(name: str, split: tasks.Split, n: int) -> Loaded:
+    prompts = tasks.task(name).sample(n, split)
+    report = Report(f"task {name} ({split})", n, n, {}, (), fingerprint(prompts))
+    return Loaded(prompts, report)
+
+
+def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str, limit: int | None) -> Loaded:
+    data = config.data
+    return load_prompts(
+        source,
+        split=split,
+        limit=limit,
+        prompt_column=data.columns.prompt,
+        answer_column=data.columns.answer,
+        id_column=data.columns.id,
+        system=data.system,
+        suffix=data.suffix,
+        duplicates=data.duplicates,
+        max_prompt_tokens=data.max_prompt_tokens,
+        overlong_prompts=data.overlong_prompts,
+        encode_whole=encode.whole,
+    )
+
+
+def make_objective(config: RunConfig) -> Objective:
+    chosen = config.objective
+    return clipped_objective(
+        advantage=chosen.advantage,
+        reduction=chosen.reduction,
+        clip_low=chosen.clip_low,
+        clip_high=chosen.clip_high,
+        dual_clip=chosen.dual_clip,
+        max_new_tokens=config.sampling.max_new_tokens,
+        kl_coef=chosen.kl.coef,
+        kl_estimator=chosen.kl.estimator,
+        entropy_coef=chosen.entropy_coef,
+        mask_truncated=chosen.overlong.mask_truncated,
+    )
+
+
+def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: Store, **hooks: Any) -> Run:
+    """A run at step 0. `hooks` are the `after_step` and `phase` of `Run`."""
+    sampling, train = config.sampling, config.train
+    objective = make_objective(config)
+    planned_updates = train.steps * train.updates_per_step * train.epochs
+    optimizer = config.optimizer
+    learner = LocalLearner(
+        parts.model,
+        parts.tokenizer,
+        objective,
+        temperature=sampling.temperature,
+        tokens_per_piece=train.tokens_per_piece,
+        learning_rate=optimizer.learning_rate,
+        betas=(optimizer.beta1, optimizer.beta2),
+        eps=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.max_grad_norm,
+        schedule=make_schedule(optimizer.schedule, optimizer.warmup_updates, planned_updates),
+        reference=copy.deepcopy(parts.model) if objective.needs_reference else None,
+        bf16=config.model.dtype == "bfloat16",
+        gradient_checkpointing=config.model.gradient_checkpointing,
+    )
+    return Run(
+        plan=make_plan(config),
+        engine=parts.engine,
+        learner=learner,
+        reward=parts.reward,
+        objective=objective,
+        prompts=ShuffledSampler(prompts, seed=seeds.derive(config.seed, "prompts"), shuffle=config.data.shuffle),
+        admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(),
+        store=store,
+        **hooks,
+    )
+
+
+def make_plan(config: RunConfig) -> Plan:
+    sampling, train = config.sampling, config.train
+    return Plan(
+        steps=train.steps,
+        prompts_per_step=sampling.prompts_per_step,
+        group_size=sampling.group_size,
+        updates_per_step=train.updates_per_step,
+        epochs=train.epochs,
+        max_rounds=sampling.max_rounds if config.objective.dynamic_sampling else 1,
+        on_exhausted=sampling.on_exhausted,
+        keep_surplus=sampling.surplus == "keep",
+        sampling=training_sampling(config),
+        seed=config.seed,
+    )
+
+
+def training_sampling(config: RunConfig) -> Sampling:
+    sampling = config.sampling
+    return Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        max_new_tokens=sampling.max_new_tokens,
+    )
+
+
+def eval_sampling(config: RunConfig) -> Sampling:
+    return Sampling(
+        temperature=config.eval.temperature, top_p=config.eval.top_p, max_new_tokens=config.sampling.max_new_tokens
+    )
+
+
+def make_sinks(config: RunConfig, folder: Path) -> list[Sink]:
+    """The configured sinks; each library is imported only when its sink is asked for."""
+    sinks: list[Sink] = []
+    for name in config.log.sinks:
+        match name:
+            case "jsonl":
+                from burnish.sinks.jsonl import JsonlSink
+
+                sinks.append(JsonlSink(folder / "metrics.jsonl"))
+            case "tensorboard":
+                from burnish.sinks.tensorboard import TensorBoardSink
+
+                sinks.append(TensorBoardSink(folder / "tensorboard"))
+            case "wandb":
+                from burnish.sinks.wandb import WandbSink
+
+                sinks.append(WandbSink(project=config.log.project, name=folder.name, config=config.model_dump()))
+            case "trackio":
+                from burnish.sinks.trackio import TrackioSink
+
+                sinks.append(TrackioSink(project=config.log.project, name=folder.name, config=config.model_dump()))
+    return sinks

@@ -1,0 +1,92 @@
+"""One process, one machine: everything around the loop that a command does.
+
+`start` and `resume` prepare a run folder, evaluate, train with checkpoints, evaluate again, and leave a summary and a
+picture of the curves. `evaluate_once` and `generate_once` are the commands without training.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from burnish import build, seeds
+from burnish.config import RunConfig
+from burnish.evaluate import evaluate, table
+from burnish.launch.session import Session
+from burnish.overrides import validate
+from burnish.protocols import Publication
+from burnish.run_folder import RunFolder
+from burnish.sinks.console import Console, printable
+from burnish.types import Prompt, Request
+
+
+def start(config: RunConfig) -> None:
+    """A new run in a new folder."""
+    _use_threads(config)
+    with RunFolder.open_new(Path(config.out.format(name=config.name, seed=config.seed))) as folder:
+        with Session(config, folder) as session:
+            session.run()
+
+
+def resume(path: Path) -> None:
+    """Continue the run in `path` from its newest whole checkpoint, or from its start when it has none yet.
+
+    Raises:
+        ResumeError: the folder's data is not what it was, or no checkpoint is whole.
+    """
+    with RunFolder.open_existing(path) as folder:
+        config = validate(folder.read_config())
+        _use_threads(config)
+        with Session(config, folder) as session:
+            session.restore()
+            session.run()
+
+
+def evaluate_once(config: RunConfig, json_path: Path | None) -> None:
+    """Evaluate the model on its held-out prompts and print the table."""
+    _use_threads(config)
+    console = Console(0)
+    parts = build.assemble(config, progress=lambda done, total: console.phase("evaluating", done, total))
+    held_out = build.heldout_prompts(config, parts.encode)
+    assert held_out is not None, "`burnish eval` names its data"
+    suite, loaded = held_out
+    console.header([str(loaded.report)])
+    parts.engine.load(Publication(0, parts.model))
+    found = evaluate(
+        parts.engine,
+        parts.reward,
+        loaded.prompts,
+        suite=suite,
+        step=0,
+        policy_version=0,
+        samples=config.eval.samples,
+        sampling=build.eval_sampling(config),
+        seed=config.seed,
+        greedy=config.eval.greedy,
+    )
+    console.close()
+    print("\n".join(table(found)))
+    if json_path is not None:
+        rows = [asdict(item) | {"prompt": item.prompt.id} for item in found.items]
+        json_path.write_text(json.dumps({"suite": suite, "values": found.values, "items": rows}, indent=1))
+
+
+def generate_once(config: RunConfig, prompt: str, n: int) -> None:
+    """Print `n` completions of one prompt, control characters shown as escapes."""
+    _use_threads(config)
+    parts = build.assemble(config)
+    parts.engine.load(Publication(0, parts.model))
+    asked = Prompt("prompt", messages=({"role": "user", "content": prompt + config.data.suffix},))
+    request = Request(0, asked, tuple(seeds.sample_seed(config.seed, 0, asked.id, 0, i) for i in range(n)))
+    for _, completions in parts.engine.generate([request], build.training_sampling(config)):
+        for index, completion in enumerate(completions):
+            length = f"{len(completion.token_ids)} tokens, {completion.finish_reason}"
+            print(f"--- {index + 1} of {n} ({length})\n{printable(completion.text)}")
+
+
+def _use_threads(config: RunConfig) -> None:
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)

@@ -1,0 +1,275 @@
+"""A training run from its folder's point of view: what surrounds the loop, before, within and after it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections import Counter
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from burnish import __version__, build, checkpoint
+from burnish.config import RunConfig, resolved
+from burnish.errors import ResumeError
+from burnish.evaluate import evaluate
+from burnish.plots import curves_png
+from burnish.protocols import Sink
+from burnish.records import Evaluation
+from burnish.run_folder import RunFolder
+from burnish.sinks.console import Console
+from burnish.store.sqlite import SQLiteStore
+from burnish.train import Run, train
+from burnish.types import Metrics
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
+
+
+class Session:
+    """Everything of one run that the loop does not know: folder, console, sinks, evaluation, checkpoints, summary.
+
+    Use it as a context manager: leaving it writes what is queued and how the run ended.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self.config = config
+        self.folder = folder
+        self.console = Console(config.train.steps)
+        self.parts = build.assemble(config)
+        self.data = build.training_prompts(config, self.parts.encode)
+        self.held_out = build.heldout_prompts(config, self.parts.encode)
+        if not folder.config_path.exists():  # only now, so that wrong input leaves no half-made run behind
+            folder.write_config(resolved(config))
+        self.evaluations: list[Evaluation] = []
+        self.totals: Counter[str] = Counter()
+        """Sums over the whole run, attempts before a resume included: seconds per phase, tokens."""
+        self.store = SQLiteStore(
+            folder.store_path,
+            run=self._identity(),
+            parts=build.reward_parts(config),
+            raw_range=(config.reward.wrong, config.reward.right),
+            seed=config.seed,
+        )
+        self.sinks: list[Sink] = build.make_sinks(config, folder)
+        self.run_state: Run = build.make_run(
+            config,
+            self.parts,
+            self.data.prompts,
+            self.store,
+            after_step=self._after_step,
+            phase=self.console.phase,
+        )
+        self._attempt_opened = False
+
+    # -- the whole run -------------------------------------------------------------------------------------------------
+
+    def restore(self) -> None:
+        """Continue where the newest whole checkpoint stands."""
+        found = checkpoint.latest(self.folder.checkpoints_path)
+        if found is None:
+            self.console.note("there is no checkpoint yet; the run starts from its beginning")
+            return
+        for sentence in found.rejected:
+            self.console.note(sentence)
+        state = found.state
+        if state["data"] != self.data.report.fingerprint:
+            raise ResumeError(
+                f"the training data of {self.folder.path} changed: {self.data.report.source} had fingerprint "
+                f"{state['data'][:12]} and now has {self.data.report.fingerprint[:12]}. Put the old data back, or "
+                "start a new run with another out="
+            )
+        run = self.run_state
+        run.learner.restore(found.path)
+        run.prompts.load_state_dict(state["prompts"])
+        run.progress.load_state_dict(state["progress"])
+        self.totals.update(state["totals"])
+        self.evaluations = [
+            Evaluation(e["step"], e["suite"], {k: tuple(v) for k, v in e["values"].items()}, ())
+            for e in state["evaluations"]
+        ]
+        self.console.note(f"continuing from {found.path.name}")
+
+    def run(self) -> None:
+        """Evaluate, train to the last step, save, evaluate again and write the summary."""
+        run = self.run_state
+        self.store.open_attempt(run.progress.step)
+        self._attempt_opened = True
+        self.console.header(self._header())
+        if run.progress.step == 0:
+            self._evaluate(greedy=self.config.eval.greedy)
+        train(run)
+        self._finish()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._attempt_opened:
+            self.store.end_attempt(0 if error is None else 1, None if error is None else f"{kind.__name__}: {error}")
+        self.store.close()
+        for sink in self.sinks:
+            sink.close()
+        self.console.close()
+
+    # -- within the loop -----------------------------------------------------------------------------------------------
+
+    def _after_step(self, run: Run, metrics: Metrics) -> None:
+        step, last = run.progress.step, run.progress.step == run.plan.steps
+        self.totals.update({name: value for name, value in metrics.items() if name.startswith(("time/", "tokens/"))})
+        self._write(step, metrics)
+        self.console.step(step, metrics)
+        every = self.config.eval.every
+        if every and step % every == 0 and not last:
+            self._evaluate(greedy=False)
+        every = self.config.checkpoint.every
+        if last or (every and step % every == 0):
+            self._save()
+
+    def _write(self, step: int, metrics: Metrics) -> None:
+        for sink in self.sinks:
+            sink.write(step, metrics)
+
+    def _evaluate(self, *, greedy: bool) -> None:
+        if self.held_out is None:
+            return
+        run, (suite, loaded) = self.run_state, self.held_out
+        with run.clock("evaluate"):
+            step = run.progress.step
+            run.engine.load(run.learner.publish(step))
+            found = evaluate(
+                run.engine,
+                run.reward,
+                loaded.prompts,
+                suite=suite,
+                step=step,
+                policy_version=step,
+                samples=self.config.eval.samples,
+                sampling=build.eval_sampling(self.config),
+                seed=self.config.seed,
+                greedy=greedy,
+                progress=lambda done, total: self.console.phase("evaluating", done, total),
+            )
+        self.evaluations.append(found)
+        self.store.record_evaluation(found)
+        self._write(step, {f"eval/{suite}/{name}": value for name, (value, _, _) in found.values.items()})
+        self.console.evaluation(step, found.values)
+
+    def _save(self) -> None:
+        run = self.run_state
+        with run.clock("checkpoint"):
+            self.store.flush()  # a run must not continue from a step that its record lacks
+            checkpoint.save(
+                self.folder.checkpoints_path,
+                run.progress.step,
+                write=run.learner.save,
+                state={
+                    "progress": run.progress.state_dict(),
+                    "prompts": run.prompts.state_dict(),
+                    "data": self.data.report.fingerprint,
+                    "totals": dict(self.totals),
+                    "evaluations": [{"step": e.step, "suite": e.suite, "values": e.values} for e in self.evaluations],
+                },
+                keep=self.config.checkpoint.keep,
+                warn=self.console.note,
+            )
+
+    # -- before and after ----------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        self._evaluate(greedy=self.config.eval.greedy)
+        self.store.flush()
+        self.folder.write_summary(self._summary())
+        curves_png(self.folder.store_path, self.folder.curves_path)
+        self.console.close()
+        model = checkpoint.latest(self.folder.checkpoints_path)
+        assert model is not None, "the last step saves"
+        lines = [f"model   {model.path}", f"curves  {self.folder.curves_path}", f"record  {self.folder.store_path}"]
+        print("\n".join([*self._gain(), *lines]))
+
+    def _gain(self) -> list[str]:
+        """Held-out values before and after, one line each."""
+        if not self.evaluations:
+            return []
+        before, after = self.evaluations[0].values, self.evaluations[-1].values
+        held_out = [
+            f"held out ({self.evaluations[-1].suite}, {len(self.evaluations[-1].items)} prompts): before -> after"
+        ]
+        for name in [name for name in after if name in before and name != "faults"]:
+            (was, *was_range), (now, *now_range) = before[name], after[name]
+            digits = 1 if name == "length" else 3
+            first, second = (
+                f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+                for value, (low, high) in ((was, was_range), (now, now_range))
+            )
+            held_out.append(f"  {name:10} {first:>24} -> {second}")
+        return held_out
+
+    def _summary(self) -> dict[str, Any]:
+        progress = self.run_state.progress
+        return {
+            "name": self.config.name,
+            "seed": self.config.seed,
+            "objective": self.config.objective.name,
+            "steps": progress.step,
+            "updates": progress.updates,
+            "held_out": {"before": _values(self.evaluations[0]), "after": _values(self.evaluations[-1])}
+            if self.evaluations
+            else None,
+            "seconds": {name.removeprefix("time/"): s for name, s in self.totals.items() if name.startswith("time/")},
+            "tokens": {
+                name.removeprefix("tokens/"): n for name, n in self.totals.items() if name.startswith("tokens/")
+            },
+            "versions": _versions(),
+            "threads": torch.get_num_threads(),
+            "data": self.data.report.fingerprint,
+            "config_sha256": _sha256(resolved(self.config)),
+        }
+
+    def _header(self) -> list[str]:
+        config, sampling, train_ = self.config, self.config.sampling, self.config.train
+        parameters = self.parts.model.num_parameters()
+        rollouts = sampling.prompts_per_step * sampling.group_size
+        lines = [
+            f"{config.objective.name} on {config.model.path} ({parameters:,} parameters, {config.model.dtype}, "
+            f"{self.parts.model.device}), seed {config.seed}",
+            str(self.data.report),
+            f"each of {train_.steps} steps: {sampling.prompts_per_step} prompts x {sampling.group_size} = "
+            f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates",
+            f"folder {self.folder.path}",
+        ]
+        if self.held_out is None:
+            lines.append("nothing is held out, so accuracy is not measured. Type eval.data=FILE to measure it")
+        if sampling.top_p < 1.0 or sampling.top_k or sampling.min_p:
+            lines.append("sampling is truncated (top_p, top_k or min_p): importance ratios are biased")
+        return lines
+
+    def _identity(self) -> dict[str, Any]:
+        config = resolved(self.config)
+        return {
+            "run_id": f"{self.folder.path.name}-{_sha256(config)[:12]}",
+            "name": self.config.name,
+            "objective": self.config.objective.name,
+            "config": config,
+            "data": self.data.report.fingerprint,
+            "packages": _versions(),
+            "code": __version__,
+            "host": f"{platform.system()} {platform.machine()}",
+        }
+
+
+def _values(evaluation: Evaluation) -> dict[str, Any]:
+    return {name: {"value": v, "low": lo, "high": hi} for name, (v, lo, hi) in evaluation.values.items()}
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in PACKAGES}
+    return {"burnish": __version__, "python": platform.python_version()} | found
+
+
+def _sha256(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
