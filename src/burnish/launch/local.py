@@ -26,9 +26,9 @@ from burnish.types import Prompt, Request
 def start(config: RunConfig) -> None:
     """A new run in a new folder."""
     _use_threads(config)
-    with RunFolder.open_new(Path(config.out.format(name=config.name, seed=config.seed))) as folder:
-        with Session(config, folder) as session:
-            session.run()
+    path = Path(config.out.format(name=config.name, seed=config.seed))
+    with RunFolder.open_new(path) as folder, Session(config, folder) as session:
+        session.run()
 
 
 def resume(path: Path) -> None:
