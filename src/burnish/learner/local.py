@@ -1,0 +1,216 @@
+"""The learner of one process: a model, an optimiser, and the cut of a mini-batch into pieces.
+
+    forward_backward   cut (packing.py) -> for each piece: forward (forward.py), objective.loss, backward
+    step               norm, guard, clip, rate (schedule.py), AdamW
+    save, restore      state.py
+
+Weights are float32 throughout. With `bf16` the decoder runs under autocast, which rounds the operands of its matrix
+products to bfloat16; the float32 weights are the master copy that AdamW updates, and softmax, log-probabilities, loss
+and the accumulated gradient are float32 in any case.
+
+Shape letters: N completion tokens, B sequences, J tracked ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from burnish.batch import Batch, Prepared
+from burnish.learner import state
+from burnish.learner.forward import PolicyForward
+from burnish.learner.packing import cut
+from burnish.learner.schedule import Schedule
+from burnish.protocols import Pass, Publication
+from burnish.types import Metrics, Shares
+
+if TYPE_CHECKING:
+    from burnish.objective import Objective
+
+
+class LocalLearner:
+    """A `Learner` on one device.
+
+    Example:
+        learner = LocalLearner(model, tokenizer, objective, temperature=1.0, tokens_per_piece=8192, ...)
+        seen = learner.forward_backward(objective.prepare(collate(groups)))
+        metrics = learner.step()
+
+    Args:
+        model: weights in float32, on the device to train on. Trained in place, in evaluation mode (no dropout).
+        temperature: of the sampling policy; every log-probability is at this temperature.
+        tokens_per_piece: prompt and completion tokens that one forward and backward pass may hold.
+        max_grad_norm: longer gradients are scaled down to it.
+        schedule: update index -> factor of `learning_rate`.
+        reference: frozen model, given exactly when the objective needs one.
+        bf16: see the module.
+        gradient_checkpointing: recompute activations layer by layer in the backward pass.
+
+    Raises:
+        ValueError: the weights are not float32; the model's head is not understood.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        objective: Objective,
+        *,
+        temperature: float,
+        tokens_per_piece: int,
+        learning_rate: float,
+        betas: tuple[float, float],
+        eps: float,
+        weight_decay: float,
+        max_grad_norm: float,
+        schedule: Schedule,
+        reference: PreTrainedModel | None = None,
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        assert (reference is not None) == objective.needs_reference, "a reference model goes with an objective's need"
+        self.model = model
+        self.tokenizer = tokenizer
+        self.objective = objective
+        self.updates = 0
+        self._tokens_per_piece = tokens_per_piece
+        self._max_grad_norm = max_grad_norm
+        self._schedule = schedule
+        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        _check_dtype(self._named)
+        self._policy = PolicyForward(
+            model, temperature=temperature, bf16=bf16, gradient_checkpointing=gradient_checkpointing
+        )
+        self._reference = None
+        if reference is not None:
+            self._reference = PolicyForward(reference.requires_grad_(False), temperature=temperature, bf16=bf16)
+        self._settings = {
+            "temperature": temperature,
+            "learning_rate": learning_rate,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "bf16": bf16,
+        }
+        matrices = [p for p in self._named.values() if p.dim() > 1]
+        vectors = [p for p in self._named.values() if p.dim() <= 1]
+        self._learning_rate = learning_rate
+        self._optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=learning_rate,
+            betas=betas,
+            eps=eps,
+            fused=model.device.type in ("cpu", "cuda"),
+        )
+
+    def forward_backward(self, prepared: Prepared) -> Pass:
+        """Add the gradient of the objective's loss over the whole mini-batch to what `step` will apply.
+
+        Weights are fixed in `prepared`, so pieces are summed as they are: any cut gives the same gradient.
+        """
+        shares: Shares = {}
+        logprobs_N, entropy_N, push_N = torch.zeros(3, prepared.batch.num_tokens)
+        with self._policy.running():
+            for sequences in cut(prepared.batch, self._tokens_per_piece):
+                piece = prepared.select(sequences)
+                output = self._policy(piece.batch, tracked_ids=self.objective.tracked_ids)
+                output = replace(output, ref_logprobs_N=self._reference_logprobs(piece.batch))
+                output.logprobs_N.retain_grad()
+                loss, piece_shares = self.objective.loss(output, _on(self._policy.device, piece))
+                loss.backward()
+                shares = _sum(shares, piece_shares)
+                index = prepared.batch.token_index(sequences)
+                logprobs_N[index] = output.logprobs_N.detach().cpu()
+                entropy_N[index] = output.entropy_N.detach().cpu()
+                if output.logprobs_N.grad is not None:
+                    push_N[index] = -output.logprobs_N.grad.cpu()
+        return Pass(shares=shares, logprobs_N=logprobs_N, entropy_N=entropy_N, push_N=push_N)
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch) -> Tensor:
+        """Log-probabilities under the current weights, float32 [N] in batch order, on the CPU."""
+        logprobs_N = torch.zeros(batch.num_tokens)
+        with self._policy.running():
+            for sequences in cut(batch, self._tokens_per_piece):
+                logprobs_N[batch.token_index(sequences)] = self._policy(batch.select(sequences)).logprobs_N.cpu()
+        return logprobs_N
+
+    def step(self) -> Metrics:
+        """One update of AdamW, without weight decay on biases and norms.
+
+        A gradient that is not finite updates nothing: weights and moments stay as they are, bit for bit. Such an
+        update still counts in the schedule, which follows the plan.
+
+        Returns:
+            grad_norm before clipping; learning_rate; update/skipped, 1 when the gradient was not finite.
+        """
+        moved = [p for p in self._named.values() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in moved if p.grad is not None])
+        rate = self._learning_rate * self._schedule(self.updates)
+        finite = bool(norm.isfinite())
+        if finite:
+            clip_grads_with_norm_(moved, self._max_grad_norm, norm)
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        return {"grad_norm": float(norm), "learning_rate": rate, "update/skipped": 0.0 if finite else 1.0}
+
+    def publish(self, version: int) -> Publication:
+        """The model itself: an engine in this process sees every update as it is made."""
+        return Publication(version=version, weights=self.model)
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        state.write_optimizer(folder, self._optimizer, self._named, updates=self.updates, settings=self._settings)
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what `save` wrote. On a CPU the next updates are those of the run that saved, bit for bit."""
+        self.updates = state.read_optimizer(folder, self._optimizer, self._named)
+        state.read_weights(folder, self.model)
+        self._optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: Batch) -> Tensor | None:
+        if self._reference is None:
+            return None
+        with self._reference.running():
+            return self._reference(batch).logprobs_N
+
+
+def _check_dtype(named: dict[str, torch.nn.Parameter]) -> None:
+    for name, parameter in named.items():
+        if parameter.dtype != torch.float32:
+            raise ValueError(
+                f"{name} is {parameter.dtype}, and updates need float32 weights: steps of the usual learning rates "
+                "vanish in fewer bits. Load the model with dtype=torch.float32 (model.dtype=bfloat16 computes in "
+                "bfloat16 on top of float32 weights)"
+            )
+
+
+def _on(device: torch.device, prepared: Prepared) -> Prepared:
+    """The piece with its tensors on the device."""
+    if device.type == "cpu":
+        return prepared
+    batch = replace(prepared.batch, **_moved(prepared.batch, device))
+    return replace(prepared, **_moved(prepared, device), batch=batch)
+
+
+def _moved(record: Batch | Prepared, device: torch.device) -> dict[str, Any]:
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _sum(a: Shares, b: Shares) -> Shares:
+    nothing = (0.0, 0.0)
+    pairs = {name: (a.get(name, nothing), b.get(name, nothing)) for name in a | b}
+    return {name: (x[0] + y[0], x[1] + y[1]) for name, (x, y) in pairs.items()}

@@ -1,0 +1,155 @@
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from burnish.learner import logprobs
+from burnish.learner.logprobs import Head, token_logprobs
+
+N, D, V = 37, 12, 50
+TRACKED = (3, 17, 3)
+
+
+class Case(NamedTuple):
+    hidden_ND: Tensor
+    weight_VD: Tensor
+    bias_V: Tensor
+    tokens_N: Tensor
+
+    @property
+    def trained(self) -> list[Tensor]:
+        return [self.hidden_ND, self.weight_VD, self.bias_V]
+
+
+@pytest.fixture
+def case() -> Case:
+    draw = torch.Generator().manual_seed(5)
+    hidden, weight, bias = (torch.randn(s, generator=draw).requires_grad_() for s in ((N, D), (V, D), (V,)))
+    return Case(hidden, weight, bias, torch.randint(0, V, (N,), generator=draw))
+
+
+def plain(case: Case, *, temperature: float, scale: float = 1.0, softcap: float | None = None):
+    """In double precision, with gradients that flow back to the case."""
+    z = scale * (case.hidden_ND.double() @ case.weight_VD.double().T + case.bias_V.double())
+    if softcap is not None:
+        z = softcap * torch.tanh(z / softcap)
+    all_NV = (z / temperature).log_softmax(dim=-1)
+    entropy_N = -(all_NV.exp() * all_NV).sum(-1)
+    return all_NV.gather(1, case.tokens_N[:, None]).squeeze(1), entropy_N, all_NV[:, list(TRACKED)]
+
+
+def mixed_loss(logprobs_N: Tensor, entropy_N: Tensor, tracked_NJ: Tensor) -> Tensor:
+    """Reads all three outputs, every token with a weight of its own."""
+    weights_N = torch.linspace(-1.0, 1.0, N, dtype=logprobs_N.dtype)
+    return (weights_N * (logprobs_N.exp() + 0.3 * entropy_N)).sum() + (weights_N[:, None] * tracked_NJ.square()).sum()
+
+
+HEADS = [
+    {"temperature": 1.0},
+    {"temperature": 0.6},
+    {"temperature": 1.7, "scale": 0.25},
+    {"temperature": 0.8, "scale": 2.0, "softcap": 3.0},
+]
+
+
+@pytest.mark.parametrize("rows", [1, 7, 36, 37, 512])
+@pytest.mark.parametrize("settings", HEADS)
+def test_values_and_all_gradients_equal_plain_log_softmax(case: Case, settings: dict[str, float], rows: int):
+    expected = plain(case, **settings)
+    head = Head(case.weight_VD, case.bias_V, **settings)
+    found = token_logprobs(case.hidden_ND, case.tokens_N, head, tracked_ids=TRACKED, rows=rows)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.float32
+        assert float((a.detach() - b.detach()).abs().max()) <= 1e-6 * max(1.0, float(b.detach().abs().max()))
+    slopes = torch.autograd.grad(mixed_loss(*found), case.trained)
+    expected_slopes = torch.autograd.grad(mixed_loss(*expected), case.trained)
+    for a, b in zip(slopes, expected_slopes, strict=True):
+        assert float((a - b).abs().max()) <= 1e-6 * max(1.0, float(b.abs().max()))
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+def test_a_loss_may_read_only_one_of_the_outputs(case: Case, read: int):
+    head = Head(case.weight_VD, case.bias_V, temperature=0.9)
+    found = token_logprobs(case.hidden_ND, case.tokens_N, head, tracked_ids=TRACKED, rows=10)[read]
+    expected = plain(case, temperature=0.9)[read]
+    slopes = torch.autograd.grad(found.square().sum(), case.trained)
+    for a, b in zip(slopes, torch.autograd.grad(expected.square().sum(), case.trained), strict=True):
+        assert float((a - b).abs().max()) <= 1e-6 * max(1.0, float(b.abs().max()))
+
+
+def test_gradients_agree_with_finite_differences_in_double_precision():
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(4, 3, generator=draw, dtype=torch.float64)
+    weight = torch.randn(6, 3, generator=draw, dtype=torch.float64)
+    tokens = torch.tensor([0, 5, 2, 2])
+    head = Head(weight.float().requires_grad_(), None, temperature=0.7, softcap=2.0)
+    loss = token_logprobs(hidden.float(), tokens, head, rows=3)[0].sum()
+    (slope,) = torch.autograd.grad(loss, [head.weight_VD])
+
+    def double(weight: Tensor) -> Tensor:
+        z = 2.0 * torch.tanh(hidden @ weight.T / 2.0) / 0.7
+        return z.log_softmax(-1).gather(1, tokens[:, None]).sum()
+
+    nudge = torch.zeros_like(weight)
+    nudge[2, 1] = 1e-6
+    assert float(slope[2, 1]) == pytest.approx(float(double(weight + nudge) - double(weight - nudge)) / 2e-6, rel=1e-4)
+
+
+def test_temperature_divides_logits_and_not_log_probabilities(case: Case):
+    cold = token_logprobs(case.hidden_ND, case.tokens_N, Head(case.weight_VD, None, temperature=0.5))[0]
+    warm = token_logprobs(case.hidden_ND, case.tokens_N, Head(case.weight_VD, None, temperature=1.0))[0]
+    doubled = token_logprobs(2.0 * case.hidden_ND, case.tokens_N, Head(case.weight_VD, None, temperature=1.0))[0]
+    torch.testing.assert_close(cold, doubled)
+    assert float((cold - 2.0 * warm).detach().abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_no_log_probability_is_above_zero_and_no_entropy_below(size: float):
+    draw = torch.Generator().manual_seed(1)
+    hidden, weight = torch.randn(400, 8, generator=draw) * size, torch.randn(11, 8, generator=draw)
+    best = (hidden @ weight.T).argmax(-1)
+    found, entropy, tracked = token_logprobs(hidden, best, Head(weight, None, temperature=1.0), tracked_ids=(0, 4))
+    assert float(found.max()) <= 0.0
+    assert float(tracked.max()) <= 0.0
+    assert float(entropy.min()) >= 0.0
+    assert bool(found.isfinite().all())
+
+
+def test_no_tokens_give_empty_outputs_with_a_graph(case: Case):
+    head = Head(case.weight_VD, case.bias_V, temperature=1.0)
+    found, _, tracked = token_logprobs(case.hidden_ND[:0], case.tokens_N[:0], head, tracked_ids=TRACKED)
+    assert tracked.shape == (0, 3)
+    found.sum().backward()
+    assert case.weight_VD.grad is not None
+    assert float(case.weight_VD.grad.abs().max()) == 0.0
+
+
+def test_a_frozen_head_gets_no_gradient(case: Case):
+    head = Head(case.weight_VD.detach(), None, temperature=1.0)
+    token_logprobs(case.hidden_ND, case.tokens_N, head)[0].sum().backward()
+    assert case.hidden_ND.grad is not None
+    assert case.weight_VD.grad is None
+
+
+def test_never_more_than_two_chunks_of_probabilities_exist():
+    """Counts the bytes of what autograd and the operations allocate, as torch's profiler sees them."""
+    n, d, v, rows = 512, 8, 4096, 32
+    hidden, weight = torch.randn(n, d, requires_grad=True), torch.randn(v, d, requires_grad=True)
+    tokens = torch.randint(0, v, (n,))
+    live = peak = 0
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        token_logprobs(hidden, tokens, Head(weight, None, temperature=0.9), rows=rows)[0].sum().backward()
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            live += event.nbytes()
+            peak = max(peak, live)
+    chunk = rows * v * 4
+    assert peak < 3 * chunk + 3 * v * d * 4 + 64 * n * d
+    assert peak > chunk
+
+
+def test_large_vocabularies_get_fewer_rows():
+    small, large = (Head(torch.empty(v, 1), None, temperature=1.0).rows_per_chunk for v in (100, 2**17))
+    assert small * 100 <= logprobs.CHUNK_ELEMENTS
+    assert large == 128
