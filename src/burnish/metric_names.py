@@ -1,0 +1,204 @@
+"""Every metric that a run emits: unit, formula, what to expect. The one table; `docs/metrics.md` is made from it.
+
+`python -m burnish.metric_names > docs/metrics.md` writes the page. To add a metric, add a row; a name that is emitted
+and not listed fails the tests. Names in angle brackets stand for what varies: a reward part, a suite, a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from burnish.types import Metrics
+
+Better = Literal["up", "down", ""]
+Scale = Literal["linear", "log", "share"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricName:
+    name: str
+    unit: str
+    formula: str
+    """How the number comes about; over what."""
+    healthy: str
+    """What a run that goes well shows, or what to think of when it does not."""
+    scale: Scale = "linear"
+    """How to draw it; a share lies within 0 and 1."""
+    better: Better = ""
+    """Which way is good, where one is."""
+
+
+def _rows() -> tuple[MetricName, ...]:
+    share: Scale = "share"
+    row = MetricName
+    return (
+        # -- reward, over all generated groups: the admitted ones are biased to the middle by construction
+        row("reward/mean", "score", "mean raw score of all generated rollouts", "rises", better="up"),
+        row("reward/std", "score", "population standard deviation of the same raw scores", "falls near the end"),
+        row(
+            "reward/se",
+            "score",
+            "standard error of reward/mean, clustered by prompt: sqrt(C/(C-1) sum_c e_c^2) / n over C prompts, "
+            "e_c the sum of a prompt's deviations from the mean",
+            "differences within 2 of these are noise",
+        ),
+        row("reward/total", "score", "mean total score (parts weighted and shaped) of all generated rollouts", "rises"),
+        row("reward/<part>", "score", "mean of one reward part over the rollouts that have it", "rises", better="up"),
+        row(
+            "accuracy",
+            "share",
+            "rollouts with status ok / generated rollouts with a verdict (faults have none)",
+            "rises",
+            share,
+            "up",
+        ),
+        # -- loss
+        row("loss", "nats", "sum over terms and tokens of weight x loss, mean over the step's updates", "small"),
+        row("loss/policy", "nats", "the clipped surrogate's share of the loss", "near 0; its level means nothing"),
+        row("loss/kl", "nats", "coefficient x KL to the reference, with the policy term's weights", "small, positive"),
+        row("loss/entropy", "nats", "-coefficient x entropy, with the policy term's weights", "negative"),
+        row(
+            "kl/old", "nats", "k3 estimate of KL(sampling policy || current), mean over trained tokens", "< 0.05", "log"
+        ),
+        row(
+            "kl/ref", "nats", "k3 estimate of KL(current || reference), mean over trained tokens", "grows slowly", "log"
+        ),
+        row("ratio/mean", "1", "mean of pi / pi_old over trained tokens", "0.99 to 1.01"),
+        row("ratio/max", "1", "largest pi / pi_old of the step's trained tokens (log-ratio cut at 20)", "< 10", "log"),
+        row("clip/low", "share", "trained tokens whose ratio is held at 1 - clip_low", "< 0.02", share),
+        row("clip/high", "share", "trained tokens whose ratio is held at 1 + clip_high", "< 0.02", share),
+        row("clip/dual", "share", "trained tokens whose loss is held at the dual clip", "< 0.001", share),
+        row("clip/fraction", "share", "trained tokens held at any edge", "0.001 to 0.03", share),
+        row("entropy", "nats", "mean entropy of the policy at trained tokens, at the sampling temperature", "not to 0"),
+        row("grad_norm", "1", "norm of the gradient before it is cut, mean over updates", "steady", "log"),
+        row("learning_rate", "1", "of the last update of the step", "as scheduled"),
+        row("updates", "updates", "optimiser updates since the run began", "grows evenly"),
+        row(
+            "update/skipped",
+            "updates",
+            "updates of the step that were left out: gradient not finite",
+            "0",
+            better="down",
+        ),
+        row(
+            "mismatch/mean",
+            "nats",
+            "mean |learner - engine| log-probability, same weights, trained tokens",
+            "< 0.01",
+            "log",
+        ),
+        row("mismatch/max", "nats", "largest |learner - engine| log-probability of the same tokens", "< 1", "log"),
+        # -- rollouts
+        row("length/mean", "tokens", "mean completion length of all generated rollouts", "no sudden jump"),
+        row("length/max", "tokens", "longest completion", "below max_new_tokens"),
+        row("length/truncated", "share", "completions cut at max_new_tokens", "< 0.1", share, "down"),
+        row("rollouts/generated", "rollouts", "completions generated and graded", "see rounds"),
+        row(
+            "rollouts/faults",
+            "rollouts",
+            "rollouts that the grader failed on: timeout, error, oom, invalid",
+            "0",
+            better="down",
+        ),
+        row("tokens/generated", "tokens", "completion tokens of all generated rollouts", ""),
+        row("tokens/trained", "tokens", "tokens that trained, counted once per update", ""),
+        # -- groups
+        row("groups/generated", "groups", "groups generated; the next six add up to it", "see rounds"),
+        row("groups/admitted", "groups", "groups that train", "prompts_per_step"),
+        row("groups/all_right", "groups", "dropped: every sibling right", "grows as the task is learned"),
+        row("groups/all_wrong", "groups", "dropped: every sibling wrong", "falls"),
+        row("groups/constant", "groups", "dropped: siblings scored alike, neither all right nor all wrong", "few"),
+        row("groups/fault", "groups", "dropped: fewer than two siblings with a score", "0", better="down"),
+        row("groups/surplus", "groups", "admitted beyond what the step needs", "few"),
+        row("groups/effective", "share", "generated groups whose raw scores differ", "> 0.2", share, "up"),
+        row("rounds", "rounds", "generation rounds that the step took", "1 to 3", better="down"),
+        # -- time
+        row("time/step", "s", "wall time since the step before was recorded", "steady", better="down"),
+        row("time/generate", "s", "waiting for the engine", "the largest part"),
+        row("time/reward", "s", "grading", "small"),
+        row("time/learn", "s", "preparing, forward, backward, optimiser", ""),
+        row("time/publish", "s", "handing the weights to the engine", "small"),
+        row("time/record", "s", "handing the step to the store; counted in the step after", "< 0.03 of time/step"),
+        row("time/evaluate", "s", "evaluating; counted in the step after", ""),
+        row("time/checkpoint", "s", "saving; counted in the step after", ""),
+        row("throughput/generate", "tokens/s", "tokens/generated / time/generate", "steady", better="up"),
+        row("throughput/learn", "tokens/s", "tokens/trained / time/learn", "steady", better="up"),
+        # -- held out
+        row("eval/<suite>/avg@<n>", "share", "mean over prompts of right / n completions", "rises", share, "up"),
+        row(
+            "eval/<suite>/pass@<n>", "share", "prompts with a right one among n, unbiased", "does not fall", share, "up"
+        ),
+        row("eval/<suite>/maj@<n>", "share", "prompts whose most frequent answer of n is right", "rises", share, "up"),
+        row("eval/<suite>/greedy", "share", "prompts right when decoded greedily", "rises", share, "up"),
+    )
+
+
+METRICS: Mapping[str, MetricName] = {row.name: row for row in _rows()}
+"""Name or pattern -> what it is."""
+
+_PATTERNS = {
+    re.compile(re.sub(r"<n>", r"[0-9]+", re.sub(r"<(part|suite)>", r"[^/]+", name))): row
+    for name, row in METRICS.items()
+    if "<" in name
+}
+
+PROMISED: Mapping[str, str] = {
+    "reward/mean": "reward/mean",
+    "reward/std": "reward/std",
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "clip_fraction": "clip/fraction",
+    "entropy": "entropy",
+    "actor/pg_loss": "loss/policy",
+}
+"""Names that users of other tools look for -> ours. Sinks get both."""
+
+RESERVED_PARTS = frozenset(name.removeprefix("reward/") for name in METRICS if re.fullmatch(r"reward/\w+", name))
+"""Names that a reward part cannot have, for `reward/<part>` would be another metric."""
+
+
+def find(name: str) -> MetricName | None:
+    """What a metric is; None when the name is not listed."""
+    if name in METRICS:
+        return METRICS[name]
+    return next((row for pattern, row in _PATTERNS.items() if pattern.fullmatch(name)), None)
+
+
+def with_promised_names(metrics: Metrics) -> Metrics:
+    """The metrics, and those of `PROMISED` under their other names too."""
+    return metrics | {theirs: metrics[ours] for theirs, ours in PROMISED.items() if ours in metrics}
+
+
+def markdown() -> str:
+    """The page `docs/metrics.md`."""
+    lines = [
+        "# Metrics",
+        "",
+        "<!-- Made by `python -m burnish.metric_names > docs/metrics.md`. -->",
+        "",
+        "Rewards, lengths and groups are over all generated rollouts, trained on or not. A metric that was not",
+        "measured in a step is absent, never 0.",
+        "",
+        "| name | unit | formula | healthy | better |",
+        "|---|---|---|---|---|",
+        *(
+            f"| `{m.name}` | {m.unit} | {m.formula.replace('|', chr(92) + '|')} | {m.healthy} | {m.better} |"
+            for m in METRICS.values()
+        ),
+        "",
+        "## Other names",
+        "",
+        "Sinks also get these names, for those who look for them.",
+        "",
+        "| name | ours |",
+        "|---|---|",
+        *(f"| `{theirs}` | `{ours}` |" for theirs, ours in PROMISED.items() if theirs != ours),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())
