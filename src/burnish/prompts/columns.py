@@ -106,6 +106,7 @@ class Extractor:
 
     def extract(self, row: Row) -> Extracted | None:
         """None when the row has a fault, which is then reported."""
+        self.reading.num_rows += 1
         self._remark_ragged(row)
         found, before = self.found, self.reading.num_problems
         prompt = self._prompt(row)

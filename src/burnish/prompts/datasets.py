@@ -23,7 +23,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from burnish.prompts.columns import Extracted, Extractor, Messages, find_columns
-from burnish.prompts.rows import Reading, Row, read_rows, source_name
+from burnish.prompts.rows import Problem, Reading, Row, read_rows, source_name
 from burnish.types import Prompt
 
 NUM_ROWS_LOOKED_AT = 1000
@@ -61,6 +61,12 @@ class Loaded:
     prompts: tuple[Prompt, ...]
     report: Report
 
+    @classmethod
+    def of_task(cls, name: str, prompts: Sequence[Prompt]) -> Loaded:
+        """The prompts of a built-in task, which reads no data."""
+        remarks = ("made by the built-in task",)
+        return cls(tuple(prompts), Report(name, len(prompts), len(prompts), {}, remarks, fingerprint(prompts)))
+
 
 def load_prompts(
     source: str,
@@ -80,32 +86,37 @@ def load_prompts(
 ) -> Loaded:
     """Read `source` (see `burnish.prompts.rows`) into prompts. The keywords are those of `config.Data`.
 
-    `limit` counts rows, before any is dropped. `encode_whole` gives a prompt's token ids without any limit
-    (`ChatEncoder.whole`); prompts that cannot be overlong by their bytes are not encoded. Under `truncate_left` the
-    prompts stay whole here, are counted, and the encoder cuts them.
+    Reading stops once `limit` rows are in use, whatever was dropped before. `encode_whole` gives a prompt's token ids
+    without any limit (`ChatEncoder.whole`); prompts that cannot be overlong by their bytes are not encoded. Under
+    `truncate_left` the prompts stay whole here, are counted, and the encoder cuts them.
 
     Raises `DataError` naming every fault with file, line or row, and field.
     """
     reading, name = Reading(), source_name(source)
-    rows = islice(read_rows(source, split=split, reading=reading), limit)
-    first = list(islice(rows, NUM_ROWS_LOOKED_AT))
-    if not first:
+    rest = read_rows(source, split=split, reading=reading)
+    first = list(islice(rest, NUM_ROWS_LOOKED_AT if limit is None else min(limit, NUM_ROWS_LOOKED_AT)))
+    rows = _readable(chain(first, rest), reading)
+    looked_at = [row for row in first if isinstance(row, Row)]
+    if not looked_at:
+        list(rows)
         reading.raise_problems()
     found = find_columns(
-        first, name=name, prompt=prompt_column, answer=answer_column, id=id_column, needs_answer=needs_answer
+        looked_at, name=name, prompt=prompt_column, answer=answer_column, id=id_column, needs_answer=needs_answer
     )
     reading.remark(str(found))
     extractor = Extractor(found, reading, needs_answer=needs_answer)
     lengths = _Lengths(encode_whole, max_prompt_tokens)
     prompts: list[Prompt] = []
     dropped: Counter[str] = Counter()
-    for id, extracted in _identified(chain(first, rows), extractor, keep=duplicates == "keep", dropped=dropped):
+    for id, extracted in _identified(rows, extractor, keep=duplicates == "keep", dropped=dropped):
         messages = _conversation(extracted.prompt, system=system, suffix=suffix)
         prompt = Prompt(id=id, messages=messages, answer=extracted.answer, meta=extracted.meta)
         if lengths.is_overlong(prompt) and overlong_prompts == "drop":
             dropped["overlong"] += 1
         else:
             prompts.append(prompt)
+        if len(prompts) == limit:
+            break
     lengths.report(reading, name, policy=overlong_prompts)
     if not prompts and not reading.num_problems:
         reading.problem(name, f"no rows left, {reading.num_rows:,} dropped as {' or '.join(dropped)}")
@@ -124,12 +135,21 @@ def fingerprint(prompts: Sequence[Prompt]) -> str:
     return digest.hexdigest()
 
 
+def _readable(rows: Iterable[Row | Problem], reading: Reading) -> Iterator[Row]:
+    for row in rows:
+        if isinstance(row, Row):
+            yield row
+        else:
+            reading.problem(row.place, row.message)
+
+
 def _identified(
     rows: Iterable[Row], extractor: Extractor, *, keep: bool, dropped: Counter[str]
 ) -> Iterator[tuple[str, Extracted]]:
     """Rows without fault, each with an id of its own. Duplicates are counted in `dropped` unless `keep`."""
     contents: set[bytes] = set()
     by_id: dict[str, tuple[bytes, str]] = {}
+    used: set[str] = set()
     repeats: Counter[str] = Counter()
     for row in rows:
         extracted = extractor.extract(row)
@@ -144,9 +164,13 @@ def _identified(
         elif digest in contents and not keep:
             dropped["duplicate"] += 1
         else:
+            own = id
+            while own in used:
+                repeats[id] += 1
+                own = f"{id}#{repeats[id] + 1}"
             contents.add(digest)
-            repeats[id] += 1
-            yield (id if repeats[id] == 1 else f"{id}#{repeats[id]}"), extracted
+            used.add(own)
+            yield own, extracted
 
 
 def _digest(extracted: Extracted) -> bytes:

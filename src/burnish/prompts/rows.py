@@ -10,9 +10,9 @@
 
 A directory whose files are named for splits (`train-00000.parquet`, `test.jsonl`) gives those of the wanted split.
 
-`Reading` collects what comes to light: problems (each names file, line or row, and field), and oddities worth a remark.
-Nothing raises at the first bad row: the caller reads to the end and calls `Reading.raise_problems`.
-To add a format: write a generator of `Row` and name it in `_READERS`.
+Nothing raises at the first bad row: readers give a `Problem` in its place, which names file, line or row, and field.
+`Reading` collects problems, and oddities worth a remark; `Reading.raise_problems` raises them all as one `DataError`.
+To add a format: write a generator of rows and problems and name it in `_READERS`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,13 @@ class DataError(ValueError):
         super().__init__("\n  ".join(lines))
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    place: str
+    """`train.jsonl:21`, `train.parquet: row 21`, or a source as a whole."""
+    message: str
+
+
 @dataclass(slots=True)
 class Reading:
     """What comes to light while data is read."""
@@ -55,7 +62,7 @@ class Reading:
     """The first `NUM_SHOWN`."""
     num_problems: int = 0
     num_rows: int = 0
-    """Rows given out."""
+    """Rows taken apart."""
     counts: Counter[str] = field(default_factory=Counter)
     """Oddities that are no faults, by kind."""
     remarks: dict[str, None] = field(default_factory=dict)
@@ -91,16 +98,19 @@ class Row:
         return f"{self.source}:{self.number}" if self.is_line else f"{self.source}: row {self.number}"
 
 
-def read_rows(source: str, *, split: str, reading: Reading) -> Iterator[Row]:
-    """The rows of `source` that can be read; what cannot goes to `reading`. `split` chooses within directories and
-    hub data sets, and says nothing about a single file."""
+Rows = Iterator[Row | Problem]
+
+
+def read_rows(source: str, *, split: str, reading: Reading) -> Rows:
+    """The rows of `source`, with a `Problem` for what cannot be read; oddities go to `reading`. `split` chooses within
+    directories and hub data sets, and says nothing about a single file."""
     name, rows = _open(source, split, reading)
-    num_before = reading.num_rows + reading.num_problems
+    is_empty = True
     for row in rows:
-        reading.num_rows += 1
+        is_empty = False
         yield row
-    if reading.num_rows + reading.num_problems == num_before:
-        reading.problem(name, "no rows")
+    if is_empty:
+        yield Problem(name, "no rows")
 
 
 def source_name(source: str) -> str:
@@ -109,7 +119,7 @@ def source_name(source: str) -> str:
     return path.name if path.exists() else source
 
 
-def _open(source: str, split: str, reading: Reading) -> tuple[str, Iterator[Row]]:
+def _open(source: str, split: str, reading: Reading) -> tuple[str, Rows]:
     name, path = source_name(source), Path(source).expanduser()
     if path.is_dir():
         return name, _folder(path, split, reading)
@@ -126,11 +136,11 @@ def _open(source: str, split: str, reading: Reading) -> tuple[str, Iterator[Row]
 # -- JSON, strictly ---------------------------------------------------------------------------------------------------
 
 
-def _jsonl(path: Path, name: str, reading: Reading) -> Iterator[Row]:
+def _jsonl(path: Path, name: str, reading: Reading) -> Rows:
     with path.open("rb") as file:
         head = file.read(4)
         if _is_wide(head):
-            reading.problem(f"{name}:1", "not UTF-8 but UTF-16 or UTF-32, judging by its first bytes; save it as UTF-8")
+            yield Problem(f"{name}:1", "not UTF-8 but UTF-16 or UTF-32, judging by its first bytes; save it as UTF-8")
             return
         file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
         for number, line in enumerate(file, start=1):
@@ -141,17 +151,15 @@ def _jsonl(path: Path, name: str, reading: Reading) -> Iterator[Row]:
                 value = _parse(line.rstrip(b"\r\n"))
             except ValueError as error:
                 cut = "" if line.endswith(b"\n") else "; file may be truncated"
-                reading.problem(f"{name}:{number}", f"{error}{cut}")
+                yield Problem(f"{name}:{number}", f"{error}{cut}")
                 continue
-            row = _row(value, name, number, is_line=True, reading=reading)
-            if row is not None:
-                yield row
+            yield _row(value, name, number, is_line=True)
 
 
-def _json(path: Path, name: str, reading: Reading) -> Iterator[Row]:
+def _json(path: Path, name: str, reading: Reading) -> Rows:
     content = path.read_bytes()
     if _is_wide(content[:4]):
-        reading.problem(name, "not UTF-8 but UTF-16 or UTF-32, judging by its first bytes; save it as UTF-8")
+        yield Problem(name, "not UTF-8 but UTF-16 or UTF-32, judging by its first bytes; save it as UTF-8")
         return
     if not content.strip():
         return
@@ -160,34 +168,31 @@ def _json(path: Path, name: str, reading: Reading) -> Iterator[Row]:
     except ValueError as error:
         is_whole = content.rstrip().endswith((b"]", b"}"))
         advice = "; one object per line belongs in a .jsonl file" if "Extra data" in str(error) else ""
-        reading.problem(name, f"{error}{advice if is_whole else '; file may be truncated'}")
+        yield Problem(name, f"{error}{advice if is_whole else '; file may be truncated'}")
         return
     if isinstance(value, dict):
         listed = next((value[key] for key in ("rows", "data") if isinstance(value.get(key), list)), None)
         if listed is None:
             found = ", ".join(map(repr, value)) or "no keys"
-            reading.problem(name, f"an object without a list under 'rows' or 'data' (found {found})")
+            yield Problem(name, f"an object without a list under 'rows' or 'data' (found {found})")
             return
         value = listed
     if not isinstance(value, list):
-        reading.problem(name, f"holds {kind_of(value)}, expected an array of objects")
+        yield Problem(name, f"holds {kind_of(value)}, expected an array of objects")
         return
     for number, item in enumerate(value, start=1):
-        row = _row(item, name, number, is_line=False, reading=reading)
-        if row is not None:
-            yield row
+        yield _row(item, name, number, is_line=False)
 
 
 def _is_wide(head: bytes) -> bool:
     return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head
 
 
-def _row(value: Any, name: str, number: int, *, is_line: bool, reading: Reading) -> Row | None:
+def _row(value: Any, name: str, number: int, *, is_line: bool) -> Row | Problem:
     if isinstance(value, dict):
         return Row(value, name, number, is_line)
     place = Row({}, name, number, is_line).place
-    reading.problem(place, f"holds {kind_of(value)}, expected an object with one key per column")
-    return None
+    return Problem(place, f"holds {kind_of(value)}, expected an object with one key per column")
 
 
 def kind_of(value: Any) -> str:
@@ -259,7 +264,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_refu
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _parquet(path: Path, name: str, reading: Reading) -> Iterator[Row]:
+def _parquet(path: Path, name: str, reading: Reading) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -267,10 +272,10 @@ def _parquet(path: Path, name: str, reading: Reading) -> Iterator[Row]:
         with pq.ParquetFile(path) as file:
             yield from _table_rows(file.iter_batches(batch_size=1024), name, reading)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reading.problem(name, f"not a readable Parquet file ({error}); file may be truncated")
+        yield Problem(name, f"not a readable Parquet file ({error}); file may be truncated")
 
 
-def _table_rows(tables: Iterable[pa.RecordBatch | pa.Table], name: str, reading: Reading) -> Iterator[Row]:
+def _table_rows(tables: Iterable[pa.RecordBatch | pa.Table], name: str, reading: Reading) -> Rows:
     """Rows of Arrow tables as plain JSON values. Binary columns are left out, and a remark says so."""
     number = 0
     for table in tables:
@@ -330,7 +335,7 @@ _SPLITS = {
 }
 
 
-def _folder(path: Path, split: str, reading: Reading) -> Iterator[Row]:
+def _folder(path: Path, split: str, reading: Reading) -> Rows:
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         yield from _saved(path, split, reading)
         return
@@ -339,43 +344,42 @@ def _folder(path: Path, split: str, reading: Reading) -> Iterator[Row]:
     if not files:
         yield from _hub(str(path), split, reading)
         return
-    for file in _of_split(files, split, path.name, reading):
+    named = _by_split(files, split)
+    if "" not in named and split not in named:
+        yield Problem(path.name, f"no file named for the split {split!r}; {_choice(sorted(named))}")
+        return
+    for file in named.get(split, named.get("", [])):
         yield from _READERS[file.suffix.lower()](file, f"{path.name}/{file.name}", reading)
 
 
-def _of_split(files: list[Path], split: str, name: str, reading: Reading) -> list[Path]:
-    """The files named for `split`; all of them when none is named for any."""
+def _by_split(files: list[Path], split: str) -> dict[str, list[Path]]:
+    """Split -> the files named for it; "" -> those named for none."""
     known = {**{word: key for key, words in _SPLITS.items() for word in words}, split: split}
     by_split: dict[str, list[Path]] = {}
     for file in files:
         words = re.split(r"[^a-z0-9]+", file.stem.lower())
         found = next((known[word] for word in words if word in known), "")
         by_split.setdefault(found, []).append(file)
-    if by_split.keys() == {""}:
-        return files
-    if known[split] in by_split:
-        return by_split[known[split]]
-    found = ", ".join(sorted(key for key in by_split if key))
-    reading.problem(
-        name, f"no file named for the split {split!r}; found {found}. Type data.split={found.split(', ')[0]}"
-    )
-    return []
+    return by_split
 
 
-def _saved(path: Path, split: str, reading: Reading) -> Iterator[Row]:
+def _choice(splits: Sequence[str]) -> str:
+    return f"found {', '.join(splits)}. Type data.split={splits[0]}"
+
+
+def _saved(path: Path, split: str, reading: Reading) -> Rows:
     import datasets
 
     saved = datasets.load_from_disk(str(path))
     if isinstance(saved, datasets.DatasetDict):
         if split not in saved:
-            found = ", ".join(map(str, saved))
-            reading.problem(path.name, f"no split {split!r}; found {found}. Type data.split={next(iter(saved))}")
+            yield Problem(path.name, f"no split {split!r}; {_choice([str(name) for name in saved])}")
             return
         saved = saved[split]
     yield from _table_rows(saved.with_format("arrow").iter(batch_size=1024), path.name, reading)
 
 
-def _hub(source: str, split: str, reading: Reading) -> Iterator[Row]:
+def _hub(source: str, split: str, reading: Reading) -> Rows:
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -389,12 +393,12 @@ def _hub(source: str, split: str, reading: Reading) -> Iterator[Row]:
             if is_folder
             else f"neither a file nor a directory here, and the Hugging Face hub (split {split!r}) did not serve it"
         )
-        reading.problem(source, f"{tried} ({type(error).__name__}: {error})")
+        yield Problem(source, f"{tried} ({type(error).__name__}: {error})")
         return
     yield from _table_rows(loaded.with_format("arrow").iter(batch_size=1024), source_name(name), reading)
 
 
-_READERS: dict[str, Callable[[Path, str, Reading], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, str, Reading], Rows]] = {
     ".jsonl": _jsonl,
     ".json": _json,
     ".parquet": _parquet,
