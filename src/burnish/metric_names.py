@@ -133,6 +133,9 @@ def _rows() -> tuple[MetricName, ...]:
         ),
         row("eval/<suite>/maj@<n>", "share", "prompts whose most frequent answer of n is right", "rises", share, "up"),
         row("eval/<suite>/greedy", "share", "prompts right when decoded greedily", "rises", share, "up"),
+        row("eval/<suite>/length", "tokens", "mean completion length", "no sudden jump"),
+        row("eval/<suite>/truncated", "share", "completions cut at max_new_tokens", "< 0.1", share, "down"),
+        row("eval/<suite>/faults", "completions", "completions that could not be graded", "0", better="down"),
     )
 
 

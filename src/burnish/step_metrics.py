@@ -23,6 +23,19 @@ def rollup(judged: Sequence[Judged]) -> Metrics:
     return _groups(judged) | _lengths(rollouts) | _parts(rollouts) | _rewards(judged, rollouts)
 
 
+def throughput(metrics: Metrics) -> Metrics:
+    """Tokens per second of generating and of learning, where the step's metrics tell."""
+    pairs = {
+        "throughput/generate": ("tokens/generated", "time/generate"),
+        "throughput/learn": ("tokens/trained", "time/learn"),
+    }
+    return {
+        name: metrics[tokens] / metrics[seconds]
+        for name, (tokens, seconds) in pairs.items()
+        if tokens in metrics and metrics.get(seconds, 0.0) > 0.0
+    }
+
+
 def clustered_se(clusters: Iterable[Sequence[float]]) -> float | None:
     """Standard error of the mean of all values, when values of one cluster are not independent.
 

@@ -1,6 +1,6 @@
 """Questions to a recorded run: plain functions over a read-only connection, for plots, summaries, pages and people.
 
-    db = open_store(Path("runs/run-1/rollouts.sqlite"))
+    db = open_store(Path("runs/run-1/run.sqlite"))
     for point in metric_curve(db, "reward/mean"): ...
 
 Only live steps answer: what a resumed run superseded is in the tables and not here. `limit` and `before` page through
@@ -164,7 +164,7 @@ def evaluation_items(db: sqlite3.Connection, suite: str, metric: str, step: int)
         db,
         "SELECT p.uid AS prompt, i.n, i.n_right, i.majority_right, i.len_mean, i.conf_mean FROM eval_items i "
         "JOIN prompts p USING(prompt_id) WHERE i.eval_id = "
-        "(SELECT eval_id FROM evals_v WHERE suite = ? AND metric = ? AND step = ?) ORDER BY p.prompt_id",
+        "(SELECT eval_id FROM evals_v WHERE suite = ? AND metric = ? AND step = ?) ORDER BY i.item",
         (suite, metric, step),
     )
 

@@ -77,9 +77,10 @@ CREATE TABLE evaluations(eval_id INTEGER PRIMARY KEY, suite_id INTEGER NOT NULL,
   attempt INTEGER NOT NULL, t REAL NOT NULL);
 CREATE TABLE evals(eval_id INTEGER NOT NULL, metric TEXT NOT NULL, k INTEGER NOT NULL, value REAL, lo REAL, hi REAL,
   nan INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(eval_id, metric)) WITHOUT ROWID;
-CREATE TABLE eval_items(eval_id INTEGER NOT NULL, prompt_id INTEGER NOT NULL, n INTEGER NOT NULL,
-  n_right INTEGER NOT NULL, majority_right INTEGER, len_mean REAL, conf_mean REAL,
-  PRIMARY KEY(eval_id, prompt_id)) WITHOUT ROWID;
+-- `item` is the place in the suite: a prompt may stand in it twice. n counts the completions that could be graded.
+CREATE TABLE eval_items(eval_id INTEGER NOT NULL, item INTEGER NOT NULL, prompt_id INTEGER NOT NULL,
+  n INTEGER NOT NULL, n_right INTEGER NOT NULL, majority_right INTEGER, len_mean REAL, conf_mean REAL,
+  PRIMARY KEY(eval_id, item)) WITHOUT ROWID;
 
 -- `step` and not step_id: what happens within a step happens before the step is recorded.
 CREATE TABLE events(event_id INTEGER PRIMARY KEY, t REAL NOT NULL, attempt INTEGER NOT NULL, step INTEGER,

@@ -28,9 +28,6 @@ from burnish.store.filesystem import journal_mode
 from burnish.store.text import clean, json_text
 from burnish.store.writing import Policy, TokenBytes, Writer
 
-FILE_NAME = "rollouts.sqlite"
-"""Of the store in a run folder."""
-
 RUN_KEYS = ("run_id", "name", "objective", "config", "data", "packages", "code", "host")
 BUSY_SECONDS = 10.0
 QUEUED_STEPS = 2
@@ -48,7 +45,7 @@ class SQLiteStore:
 
     Example:
         parts = {"answer": (1.0, True)}
-        with SQLiteStore(folder / FILE_NAME, run=info, parts=parts, raw_range=(-1.0, 1.0), seed=1) as store:
+        with SQLiteStore(path, run=info, parts=parts, raw_range=(-1.0, 1.0), seed=1) as store:
             store.open_attempt(0)
             store.record(step)
     """
@@ -160,8 +157,12 @@ class SQLiteStore:
         self._raise()
 
     def end_attempt(self, exit_code: int, reason: str | None = None) -> None:
-        """Write how the attempt ended. An attempt without an end was killed, or its store was closed by an error."""
+        """Write how the attempt ended. An attempt without an end was killed, or its store could not be written; then
+        this does nothing, so that it never hides why, and `close` says what went wrong if nothing has said it yet.
+        """
         attempt = self._current()
+        if self._error is not None:
+            return
         statement = "UPDATE attempts SET ended = ?, exit_code = ?, reason = coalesce(?, reason) WHERE attempt = ?"
         values = (time.time(), exit_code, reason, attempt)
         self._put(lambda db: db.execute(statement, values) and None, "the end of the attempt")

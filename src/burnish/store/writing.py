@@ -114,13 +114,13 @@ class Writer:
             ],
         )
         db.executemany(
-            "INSERT INTO eval_items VALUES (?,?,?,?,?,?,?)",
+            "INSERT INTO eval_items VALUES (?,?,?,?,?,?,?,?)",
             [
                 (
-                    eval_id, self._prompt(db, item.prompt), item.num_completions, item.num_right,
+                    eval_id, index, self._prompt(db, item.prompt), item.num_completions, item.num_right,
                     item.majority_right, item.mean_length, item.mean_confidence,
                 )
-                for item in evaluation.items
+                for index, item in enumerate(evaluation.items)
             ],
         )  # fmt: skip
 
@@ -291,15 +291,16 @@ class Writer:
     # -- ids -----------------------------------------------------------------------------------------------------------
 
     def _prompt(self, db: sqlite3.Connection, prompt: Prompt) -> int:
-        found = self._prompts.get(prompt.id)
+        uid, uid_cleaned = text.clean(prompt.id)
+        found = self._prompts.get(uid)
         if found is not None:
             return found
-        pieces = [text.clean(piece) for piece in (prompt.id, prompt.shown, prompt.answer or "")]
-        cleaned = any(was_cleaned for _, was_cleaned in pieces)
-        answer = None if prompt.answer is None else pieces[2][0]
-        row = (pieces[0][0], pieces[1][0], answer, text.json_text(dict(prompt.meta)), cleaned * codes.TEXT_CLEANED)
-        cursor = db.execute("INSERT INTO prompts(uid, text, answer, meta, flags) VALUES (?,?,?,?,?)", row)
-        return self._prompts.setdefault(prompt.id, cursor.lastrowid or 0)
+        shown, shown_cleaned = text.clean(prompt.shown)
+        answer, answer_cleaned = (None, False) if prompt.answer is None else text.clean(prompt.answer)
+        flags = (uid_cleaned or shown_cleaned or answer_cleaned) * codes.TEXT_CLEANED
+        statement = "INSERT INTO prompts(uid, text, answer, meta, flags) VALUES (?,?,?,?,?)"
+        row = (uid, shown, answer, text.json_text(dict(prompt.meta)), flags)
+        return self._prompts.setdefault(uid, db.execute(statement, row).lastrowid or 0)
 
     def _part(self, db: sqlite3.Connection, name: str) -> int:
         found = self._part_ids.get(name)
