@@ -69,16 +69,13 @@ def evaluate(
     sampled = draws.take(samples, sampling)
     decoded = draws.take(1, replace(sampling, temperature=0.0)) if greedy else None
     items = [_item(prompt, *graded) for prompt, graded in zip(prompts, sampled, strict=True)]
-    columns = _columns(items, sampled, samples)
-    if decoded is not None:
-        columns["greedy"] = [_accuracy(scores) for _, scores in decoded]
     faults = [score for _, scores in [*sampled, *(decoded or ())] for score in scores if score.status in FAULTS]
     if not any(item.num_completions for item in items):
         raise TrainingError(
             f"evaluation of {suite}: none of {len(prompts) * samples} completions could be graded; the first fault: "
             f"{faults[0].status}: {faults[0].message}"
         )
-    values = bootstrap(columns, seed=seeds.derive(seed, "bootstrap", suite))
+    values = bootstrap(_columns(items, sampled, decoded, samples), seed=seeds.derive(seed, "bootstrap", suite))
     num_faults = float(len(faults))
     values["faults"] = (num_faults, num_faults, num_faults)
     return Evaluation(step, suite, values, items)
@@ -206,7 +203,9 @@ def _item(prompt: Prompt, completions: Sequence[Completion], scores: Sequence[Sc
     )
 
 
-def _columns(items: Sequence[EvaluationItem], sampled: Sequence[Graded], samples: int) -> dict[str, list[float]]:
+def _columns(
+    items: Sequence[EvaluationItem], sampled: Sequence[Graded], decoded: Sequence[Graded] | None, samples: int
+) -> dict[str, list[float]]:
     """Value name -> one number per prompt, NaN where the prompt has none."""
     columns = {f"avg@{samples}": [_accuracy(scores) for _, scores in sampled]}
     k = 1
@@ -215,6 +214,8 @@ def _columns(items: Sequence[EvaluationItem], sampled: Sequence[Graded], samples
         k *= 2
     majority = [MISSING if item.majority_right is None else float(item.majority_right) for item in items]
     columns[f"maj@{samples}"] = majority
+    if decoded is not None:
+        columns["greedy"] = [_accuracy(scores) for _, scores in decoded]
     columns["length"] = [item.mean_length for item in items]
     columns["truncated"] = [
         sum(c.finish_reason == "length" for c in completions) / len(completions) for completions, _ in sampled
