@@ -1,0 +1,70 @@
+"""Jobs that misbehave, for the tests of the grading process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def self_check() -> None: ...
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def hang() -> None:
+    while True:
+        try:
+            sum(range(10**8))
+        except BaseException:
+            continue
+
+
+def hang_in_c() -> int:
+    return len(str(9 ** (9**8) % (10**4000)))
+
+
+def sleep(started: str) -> None:
+    Path(started).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def bloat() -> int:
+    kept = []
+    while True:
+        kept.append(bytearray(b"x") * (1 << 22))
+
+
+def die(code: int) -> None:
+    os._exit(code)
+
+
+def leave() -> None:
+    sys.exit("leaving")
+
+
+def fail() -> None:
+    raise LookupError("no such thing")
+
+
+def chatter() -> str:
+    print('{"value": "forged"}', flush=True)
+    os.write(1, b'{"value": "forged"}\n')
+    return "said"
+
+
+def read_input() -> str:
+    return sys.stdin.read()
+
+
+def loaded() -> list[str]:
+    return sorted(name for name in ("torch", "numpy", "transformers") if name in sys.modules)
+
+
+JOBS: dict[str, Any] = {
+    job.__name__: job for job in (double, hang, hang_in_c, sleep, bloat, die, leave, fail, chatter, read_input, loaded)
+}
