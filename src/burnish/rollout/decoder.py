@@ -74,9 +74,9 @@ def position_limit(config: Any) -> int | None:
 class ModuleDecoder:
     """Decodes with the model's own forward pass. Use inside `borrowed(model)`."""
 
-    def __init__(self, model: PreTrainedModel, *, num_rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int) -> None:
         self._model = model
-        self._cache = RowCache(num_rows, device=model.device)
+        self._cache = RowCache(num_rows, max_length=max_length, device=model.device)
         self._windows = windows(model.config.get_text_config())
 
     def prefill(self, prompts: Sequence[array[int]], copies: Sequence[int], *, first_row: int) -> None:
@@ -168,7 +168,7 @@ def _plain_and_stepped(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     tokens = array("i", [(5 * i + 3) % limit for i in range(8)])
     tokens_S = torch.tensor(tokens, device=model.device)
     plain = model(input_ids=tokens_S[None], use_cache=False).logits[0]
-    decoder = ModuleDecoder(model, num_rows=2)
+    decoder = ModuleDecoder(model, num_rows=2, max_length=8)
     decoder.prefill([tokens[:3], tokens[:5]], [1, 1], first_row=0)
     wanted, found = [], []
     for i in (0, 1, 2):

@@ -27,7 +27,7 @@ from transformers.masking_utils import sdpa_mask
 ATTENTION = "burnish_rows"
 """Name under which `row_attention` is registered with transformers."""
 
-GROWTH = 64
+GROWTH = 128
 """Columns that are added when a row outgrows the cache."""
 
 
@@ -95,10 +95,11 @@ class _RowLayer(CacheLayerMixin):
 
 
 class RowCache(Cache):
-    """Cache of `num_rows` rows for any number of layers, which come into being when the model first writes."""
+    """Cache of `num_rows` rows of up to `max_length` tokens. Layers come into being when the model first writes."""
 
-    def __init__(self, num_rows: int, *, device: torch.device) -> None:
-        self._use = _Use(num_rows=num_rows, capacity=GROWTH)
+    def __init__(self, num_rows: int, *, max_length: int, device: torch.device) -> None:
+        self._max_length = max_length
+        self._use = _Use(num_rows=num_rows, capacity=min(GROWTH, max_length))
         self._rows = torch.arange(num_rows, device=device)
         super().__init__(layer_class_to_replicate=cast(Any, partial(_RowLayer, self._use)))
 
@@ -106,7 +107,8 @@ class RowCache(Cache):
         """Make room for `length` columns."""
         if length <= self._use.capacity:
             return
-        self._use.capacity = (length + GROWTH - 1) // GROWTH * GROWTH
+        assert length <= self._max_length
+        self._use.capacity = min(length + GROWTH, self._max_length)
         for layer in self._layers:
             layer.grow(self._use.capacity)
 

@@ -116,7 +116,8 @@ class LocalEngine:
         version = self._version
         tickets = _tickets(requests, prompts, self._slots)
         slots = min(self._slots, sum(len(request.seeds) for request in requests))
-        rows = _Rows(model, slots, sampling, eos_ids=self._eos_ids)
+        longest = max(map(len, prompts), default=0)
+        rows = _Rows(model, slots, longest, sampling, eos_ids=self._eos_ids)
         found: list[dict[int, Completion]] = [{} for _ in requests]
         num_finished = 0
         while tickets or rows.count:
@@ -170,12 +171,15 @@ def _tickets(requests: Sequence[Request], prompts: Sequence[array[int]], slots: 
 class _Rows:
     """The completions being decoded: row b of every tensor, the first `count` rows are in use."""
 
-    def __init__(self, model: PreTrainedModel, slots: int, sampling: Sampling, *, eos_ids: Set[int]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, slots: int, longest_prompt: int, sampling: Sampling, *, eos_ids: Set[int]
+    ) -> None:
         device = model.device
         self.count = 0
         self._slots = slots
         self._sampling = sampling
-        self._decoder = ModuleDecoder(model, num_rows=slots)
+        self._max_length = longest_prompt + sampling.max_new_tokens
+        self._decoder = ModuleDecoder(model, num_rows=slots, max_length=self._max_length)
         self._longest = 0
         """No row stands at or beyond this position."""
         self._indices = torch.arange(slots, device=device)
@@ -246,7 +250,7 @@ class _Rows:
         token.copy_(drawn_B)
         ended |= (drawn_B[:, None] == self._eos).any(-1)
         ended |= length == self._sampling.max_new_tokens
-        self._longest += 1
+        self._longest = min(self._longest + 1, self._max_length)
         return int(ended.sum())
 
     def _take_ended(self) -> list[_Ended]:

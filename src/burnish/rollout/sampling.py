@@ -32,7 +32,8 @@ def uniforms(seeds: Tensor, steps: Tensor | int) -> Tensor:
     The hash is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators") with the mixed
     seed as its state, so that neighbouring seeds do not walk along the same sequence. The 53 high bits are used.
     """
-    mixed = _mix(_mix(seeds + _GOLDEN) + (steps + 1) * _GOLDEN)
+    index = torch.as_tensor(steps, dtype=torch.int64, device=seeds.device) + 1
+    mixed = _mix(_mix(seeds + _GOLDEN) + index * _GOLDEN)
     return _shifted(mixed, 11).double() * 2.0**-53
 
 
