@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from burnish.config import Data
 from burnish.prompts.columns import ANSWER_COLUMNS, ID_COLUMNS, PROMPT_COLUMNS
-from burnish.prompts.datasets import Loaded, fingerprint, load_prompts
+from burnish.prompts.datasets import Loaded, Report, load_prompts
 from burnish.prompts.rows import NUM_SHOWN, DataError
 from burnish.types import Prompt
 
@@ -483,11 +483,10 @@ def test_the_fingerprint_changes_with_content_and_order_only(file: Path) -> None
     assert len(base) == 64
 
 
-def test_a_built_in_task_has_an_account_too() -> None:
-    prompts = [Prompt(id="a", messages=({"role": "user", "content": "1+1="},), answer="2")]
-    loaded = Loaded.of_task("add23", prompts)
-    assert str(loaded.report).startswith("read 1 rows of add23: 1 used")
-    assert loaded.report.fingerprint == fingerprint(prompts)
+def test_an_account_that_does_not_add_up_cannot_be_made() -> None:
+    assert str(Report("add23", 3, 1, {"duplicate": 2}, (), "")) == "read 3 rows of add23: 1 used, 2 dropped (duplicate)"
+    with pytest.raises(AssertionError):
+        Report("add23", 3, 1, {"duplicate": 1}, (), "")
 
 
 row_kinds = st.sampled_from(["good", "overlong", "duplicate", "blank", "bad"])

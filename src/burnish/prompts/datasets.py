@@ -53,19 +53,13 @@ class Report:
     def __str__(self) -> str:
         dropped = "".join(f", {count:,} dropped ({reason})" for reason, count in self.dropped.items())
         first = f"read {self.read:,} rows of {self.source}: {self.used:,} used{dropped}"
-        return "\n  ".join([first, "; ".join(self.remarks)])
+        return "\n  ".join([first, "; ".join(self.remarks)] if self.remarks else [first])
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     prompts: tuple[Prompt, ...]
     report: Report
-
-    @classmethod
-    def of_task(cls, name: str, prompts: Sequence[Prompt]) -> Loaded:
-        """The prompts of a built-in task, which reads no data."""
-        remarks = ("made by the built-in task",)
-        return cls(tuple(prompts), Report(name, len(prompts), len(prompts), {}, remarks, fingerprint(prompts)))
 
 
 def load_prompts(
