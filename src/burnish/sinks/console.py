@@ -87,11 +87,12 @@ class Console:
         """Show what is under way, and how much of it is done. Shown on terminals only."""
         if self._progress is None:
             return
-        self._progress.start()
+        phase = printable(f"{name} {done:,}/{total:,}")
         if self._total:
-            self._progress.update(self._task, phase=printable(f"{name} {done:,}/{total:,}"))
+            self._progress.update(self._task, phase=phase)
         else:
-            self._progress.update(self._task, phase=printable(name), where="", left="", completed=done, total=total)
+            self._progress.update(self._task, phase=phase, completed=done, total=total)
+        self._progress.start()
 
     def step(self, step: int, metrics: Metrics) -> None:
         """Print the step's summary line and move the bar."""
@@ -101,10 +102,9 @@ class Console:
             self._seconds.append(now - self._last_step_at)
         self._last_step_at = now
         if self._progress is not None:
+            where = f"step {step}/{self._total}"
+            self._progress.update(self._task, completed=step, where=where, phase="", left=self._left(step))
             self._progress.start()
-            self._progress.update(
-                self._task, completed=step, where=f"step {step}/{self._total}", phase="", left=self._left(step)
-            )
 
     def evaluation(self, step: int, values: Mapping[str, tuple[float, float, float]]) -> None:
         """Print held-out results: name -> (value, low, high), the last two an interval."""
@@ -113,7 +113,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Print a sentence; each line of it is a line."""
-        for line in text.splitlines():
+        for line in text.split("\n"):
             self._print(line)
 
     def write(self, step: int, metrics: Metrics, /) -> None:
@@ -130,13 +130,13 @@ class Console:
         return f"{_duration(statistics.median(self._seconds) * (self._total - step))} left"
 
     def _print(self, line: str) -> None:
-        line = printable(line)
+        encoding = self._stream.encoding or "utf-8"
+        line = printable(line).rstrip().encode(encoding, "backslashreplace").decode(encoding)
         if self._progress is not None:
             self._progress.console.print(Text(line), soft_wrap=True)
-            return
-        encoding = self._stream.encoding or "utf-8"
-        self._stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        self._stream.flush()
+        else:
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
 
 def summary(metrics: Metrics) -> str:
