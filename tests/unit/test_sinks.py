@@ -35,6 +35,11 @@ STEP = {
 }
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -212,7 +217,6 @@ def test_a_stream_that_cannot_say_a_character_gets_an_escape():
 
 def test_on_a_terminal_nothing_hostile_reaches_it_and_every_line_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "200")
     stream = Terminal()
     fill(Console(100, stream))
     shown = stream.getvalue()
@@ -246,10 +250,9 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch):
 def test_the_time_left_is_told_from_the_steps_so_far(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm")
     clock = iter([100.0 + 90.0 * i for i in range(5)])
-    monkeypatch.setattr("burnish.sinks.console.time.monotonic", lambda: next(clock))
-    stream = Terminal()
-    console = Console(44, stream)
-    console._progress.get_time = lambda: 0.0
+    monkeypatch.setattr("burnish.sinks.console.time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    console = Console(44, Terminal())
+    assert console._progress is not None
     for number in (1, 2, 3, 4):
         console.step(number, {})
     console.phase("generating", 1, 2)

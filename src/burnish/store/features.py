@@ -6,6 +6,7 @@ are consecutive), P groups. NaN in a column means "not there"; `flags` tells it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -172,7 +173,7 @@ def _not_finite(rollouts: Sequence[Rollout]) -> NDArray[np.bool_]:
     def bad(rollout: Rollout) -> bool:
         score = rollout.score
         values = [v for v in (score.raw, score.total, *score.parts.values()) if v is not None]
-        return not all(map(np.isfinite, values))
+        return not all(map(math.isfinite, values))
 
     return np.array([bad(rollout) for rollout in rollouts], dtype=bool)
 
