@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -67,7 +68,16 @@ def test_text_and_numbers_are_right_without_the_algebra_system(gold: str, answer
 
 @pytest.mark.parametrize(
     ("gold", "answer"),
-    [("5", "6"), ("5", "3=5"), ("5", "x=6"), ("50", "50%"), ("1", "1e5"), ("Paris", "Pairs"), ("even", "odd")],
+    [
+        ("5", "6"),
+        ("5", "3=5"),
+        ("5", "x=6"),
+        ("50", "50%"),
+        ("1", "1e5"),
+        ("Paris", "Pairs"),
+        ("even", "odd"),
+        ("9^{9^9}", "x"),
+    ],
 )
 def test_text_and_numbers_are_wrong_without_the_algebra_system(gold: str, answer: str) -> None:
     assert judge(answer, gold, NoWorker()).status == "wrong"
@@ -186,11 +196,11 @@ def test_a_sum_may_stand_where_the_gold_answer_has_one() -> None:
 
 
 def test_a_hanging_comparison_times_out_and_the_next_verdict_is_right() -> None:
-    with Verifier("boxed", right=1.0, wrong=0.0, seconds=3.0) as verify:
+    with Verifier("boxed", right=1.0, wrong=0.0, seconds=2.0) as verify:
         hung = verify("\\boxed{(x+y+z+w+1)^{600}}", "1")
         assert (hung.status, hung.total, hung.raw, hung.parts) == ("timeout", None, None, {})
         assert hung.ms is not None
-        assert hung.ms >= 3000.0
+        assert hung.ms >= 2000.0
         assert verify("\\boxed{2\\sqrt{2}}", "\\sqrt{8}").status == "ok"
 
 
@@ -209,13 +219,14 @@ def test_no_costly_answer_is_right_or_outlasts_the_deadline() -> None:
     assert right == []
 
 
+@pytest.mark.slow
 def test_no_payload_runs_or_is_right(worker: Worker, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     found = payloads(str(marker))
     assert len(found) >= 20
-    for payload in found:
-        for gold in ("5", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"):
-            assert judge(payload, gold, worker).status in ("wrong", "unparsed"), payload
+    golds = itertools.cycle(("5", "\\pi", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"))
+    for payload, gold in zip(found, golds, strict=False):
+        assert judge(payload, gold, worker).status in ("wrong", "unparsed"), payload
         assert judge("x+1", payload, worker).status in ("wrong", "unparsed"), payload
     assert not marker.exists()
 

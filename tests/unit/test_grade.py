@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from burnish.rewards.grade import Row, grade_rows, read_rows
+from burnish.rewards.grade import Row, grade_file, grade_rows, read_rows
 
 
 def write(tmp_path: Path, *lines: Any) -> Path:
@@ -35,6 +36,23 @@ def test_one_verdict_per_row_in_order(tmp_path: Path) -> None:
         {"status": "ok", "score": 1.0, "extracted": "\\frac{1}{2}"},
         {"status": "error", "score": None, "extracted": None, "message": "the row's answer is empty"},
     ]
+
+
+def test_a_file_becomes_lines_of_verdicts_and_counts(tmp_path: Path) -> None:
+    right, lost = {"completion": "#### 4", "answer": 4}, {"completion": "\ud800 \u2028?", "answer": 4}
+    out = io.StringIO()
+    assert grade_file(write(tmp_path, lost, right, right), style="auto", timeout=5.0, out=out) == {
+        "ok": 2,
+        "unparsed": 1,
+    }
+    assert [json.loads(line)["status"] for line in out.getvalue().split("\n")[:-1]] == ["unparsed", "ok", "ok"]
+
+
+def test_nothing_is_written_for_a_malformed_file(tmp_path: Path) -> None:
+    out = io.StringIO()
+    with pytest.raises(ValueError, match="not JSON"):
+        grade_file(write(tmp_path, {"completion": "#### 4", "answer": 4}, "{"), style="auto", timeout=5.0, out=out)
+    assert out.getvalue() == ""
 
 
 def test_the_style_decides_where_the_answer_is_looked_for() -> None:

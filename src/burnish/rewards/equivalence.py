@@ -4,7 +4,8 @@ In this order, the first that decides:
 
     1. the same text, once undressed (`plain`); words in any case
     2. two numbers: exact comparison (`numbers.py`), which settles nearly every row at no cost
-    3. a gold answer that is words: only its own text is right (an algebra system reads `Paris` as a product of letters)
+    3. a gold answer that is words or over a limit: only its own text is right (an algebra system reads `Paris` as a
+       product of letters)
     4. over a limit (`limits.py`): unparsed
     5. the algebra system, in the killable child process
 
@@ -66,7 +67,7 @@ def judge(answer: str, gold: str, worker: Worker) -> Judgement:
     verdict = _same_text(stated, expected) or _same_value(stated, expected)
     if verdict is not None:
         return verdict
-    if _is_words(expected):
+    if _is_words(expected) or refusal(expected, expected):
         return WRONG
     if reason := refusal(stated, expected):
         return Judgement("unparsed", reason)

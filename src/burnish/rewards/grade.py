@@ -13,14 +13,17 @@ file. Then one verdict per row comes out, in order:
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from burnish.rewards.extract import Style
 from burnish.rewards.verify import Verifier
 from burnish.types import FAULTS
+
+STATUSES = ("ok", "wrong", "unparsed", "timeout", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,19 @@ def grade_rows(rows: Iterable[Row], *, style: Style = "auto", timeout: float = 5
             status = "error" if score.status == "oom" else score.status
             verdict = {"status": status, "score": score.raw, "extracted": score.answer}
             yield {**verdict, "message": score.message} if score.status in FAULTS else verdict
+
+
+def grade_file(path: Path, *, style: Style, timeout: float, out: TextIO) -> dict[str, int]:
+    """Write one JSON object per row of a file to `out`, in order; return how many rows got which status.
+
+    Raises:
+        ValueError: the file is malformed; nothing was written.
+    """
+    counts: Counter[str] = Counter()
+    for verdict in grade_rows(read_rows(path), style=style, timeout=timeout):
+        counts[verdict["status"]] += 1
+        out.write(json.dumps(verdict) + "\n")
+    return {status: counts[status] for status in STATUSES if counts[status]}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
