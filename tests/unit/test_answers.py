@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.rewards import dapo
@@ -76,6 +76,7 @@ def test_the_score_shows_the_normalised_answer() -> None:
         assert verify("Answer: x = 1,000 dollars", "1000").answer == "1000"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_normalising_never_fails(text: str) -> None:
     assert dapo.same_answer(text, text)
@@ -178,6 +179,7 @@ def test_only_the_end_of_a_long_text_is_read() -> None:
     assert find_answer("." * MAX_TEXT + "\\boxed{5}", "boxed") == "5"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="\\boxed{}answer: is#$1,.5 \n<>/*=", max_size=200), st.sampled_from(["auto", "equivalence"]))
 def test_no_text_makes_the_search_fail(text: str, style: Style) -> None:
     find_answer(text, style)

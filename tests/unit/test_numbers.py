@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from burnish.rewards.numbers import MAX_DIGITS, parse_number, same_number
@@ -130,6 +130,7 @@ def test_numbers_are_compared_exactly_and_marks_belong_to_the_value(answer: str,
     assert same_number(left, right) is same
 
 
+@settings(deadline=None)
 @given(st.fractions(max_denominator=10**6))
 def test_every_spelling_of_a_fraction_is_that_fraction(value: Fraction) -> None:
     top, bottom = value.numerator, value.denominator
@@ -139,6 +140,7 @@ def test_every_spelling_of_a_fraction_is_that_fraction(value: Fraction) -> None:
         assert number.value == value
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**12), 10**12))
 def test_grouped_thousands_are_the_integer(value: int) -> None:
     number = parse_number(f"{value:,}")
@@ -146,6 +148,7 @@ def test_grouped_thousands_are_the_integer(value: int) -> None:
     assert number.value == value
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_makes_the_reader_fail(text: str) -> None:
     plain(text)
