@@ -48,6 +48,11 @@ def test_far_drift_kills_the_gradient_of_k3_and_not_of_k3_plus():
     assert value_and_gradient(kl.k3_plus, -4.0, -1.0) == (10.0, -3.0)
 
 
+def test_a_token_the_policy_finds_impossible_keeps_the_gradient_finite():
+    assert value_and_gradient(kl.k3, -200.0, -0.5) == (10.0, 0.0)
+    assert value_and_gradient(kl.k3_plus, -200.0, -0.5) == (10.0, -199.5)
+
+
 def test_expected_gradient_of_k1_is_zero_and_of_k3_plus_is_that_of_the_kl():
     logits_V = torch.tensor([0.3, -1.0, 0.8, 0.1], dtype=torch.float64, requires_grad=True)
     ref_V = torch.tensor([0.0, 0.5, -0.5, 1.0], dtype=torch.float64).log_softmax(0)

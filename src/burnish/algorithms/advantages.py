@@ -107,5 +107,5 @@ def _compare(scores_B: Tensor, group_B: Tensor) -> _Groups:
     centered_B = (known_B - total(known_B) / size_B.clamp(min=1)).masked_fill(~present_B, 0.0)
     spread_B = extreme(known_B, "amax", -torch.inf) - extreme(known_B, "amin", torch.inf)
     magnitude_B = extreme(known_B.abs(), "amax", 0.0).clamp(min=1.0)
-    signal_B = present_B & (size_B >= 2) & (spread_B > ALIKE * magnitude_B)
+    signal_B = present_B & (spread_B > ALIKE * magnitude_B)  # the spread of a single score is 0
     return _Groups(present_B, size_B, centered_B, total(centered_B.square()), signal_B)
