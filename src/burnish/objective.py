@@ -63,8 +63,6 @@ class Objective:
     """`prepare` wants log-probabilities under the weights before the update."""
     needs_reference: bool = False
     """A term reads `PolicyOutput.ref_logprobs_N`."""
-    needs_entropy_grad: bool = False
-    """A term trains `PolicyOutput.entropy_N`, so it must carry a graph; otherwise it is only measured."""
     mask_truncated: bool = False
     """Overlong filtering: completions cut at the length limit do not train. They still count in their group's baseline
     (as in the DAPO paper and TRL) and in the number of sequences."""
@@ -244,7 +242,6 @@ def clipped_objective(
         terms=tuple(Term(name, weights(coef), loss) for coef, name, loss in candidates if coef != 0.0),
         clip=Clip(clip_low, clip_high, dual_clip),
         needs_reference=kl_coef != 0.0,
-        needs_entropy_grad=entropy_coef != 0.0,
         mask_truncated=mask_truncated,
     )
 
