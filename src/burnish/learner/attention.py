@@ -76,8 +76,8 @@ def _block(
     if softcap is not None:
         out = _softcapped(query, key, value, bucket, mask, scaling=scaling, softcap=softcap)
     else:
-        # Without a mask, kernels read grouped keys as they are (on a GPU only those for half precision do).
-        grouped = mask is None and (query.device.type == "cpu" or query.dtype != torch.float32)
+        # Kernels that read grouped keys as they are: the CPU's; a GPU's for half precision without a mask.
+        grouped = query.device.type == "cpu" or (mask is None and query.dtype != torch.float32)
         if not grouped:
             key, value = _repeated(key, query), _repeated(value, query)
         out = scaled_dot_product_attention(
@@ -121,16 +121,16 @@ def _softcapped(
 def switched(model: PreTrainedModel) -> Iterator[None]:
     """The model's layers call `packed_attention` inside. Keep it open through the backward pass: checkpointed layers
     look the function up again. The model may be shared, so whatever was set before is set back."""
-    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
-    before = {key: config._attn_implementation for key, config in configs.items()}
-    model.config._attn_implementation = NAME
-    for config in configs.values():
+    # Setting a config sets those inside it too; outer models come first, so that inner ones are set back last.
+    configs = list({id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}.values())
+    before = [config._attn_implementation for config in configs]
+    for config in configs:
         config._attn_implementation = NAME
     try:
         yield
     finally:
-        for key, config in configs.items():
-            config._attn_implementation = before[key]
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -109,10 +109,11 @@ class _TokenLogprobs(torch.autograd.Function):
         by_bias_V = torch.zeros_like(bias_V) if wants_bias else None
         weight = weight_VD.to(head.dtype)
         for cut in _chunks(len(hidden_ND), ctx.rows):
-            probs_CV, slope_CV = probs_NV, None
             if probs_NV is None:
                 probs_CV, slope_CV = _scores(hidden_ND[cut], weight, bias_V, head)
                 torch.softmax(probs_CV, dim=-1, out=probs_CV)
+            else:
+                probs_CV, slope_CV = probs_NV, None
             by_logit_CV = _by_score(
                 probs_CV,
                 tokens_N[cut],
@@ -168,7 +169,7 @@ def _read(scores_CV: Tensor, tokens_C: Tensor, tracked_J: Tensor) -> tuple[Tenso
     probs_CV = scores_CV.exp()
     total_C = probs_CV.sum(dim=-1)
     log_total_C = total_C.log()
-    entropy_C = log_total_C - torch.linalg.vecdot(probs_CV, scores_CV) / total_C
+    entropy_C = log_total_C - torch.einsum("cv,cv->c", probs_CV, scores_CV) / total_C
     picked_C = scores_CV.gather(1, tokens_C[:, None]).squeeze(1) - log_total_C
     tracked_CJ = scores_CV[:, tracked_J] - log_total_C[:, None]
     probs_CV /= total_C[:, None]

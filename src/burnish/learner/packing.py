@@ -11,8 +11,8 @@ Only attention needs to know who may look at whom; embeddings, linear layers, no
 `attend` (see `attention.py`) gathers the rows of each segment into a padded block, by `Bucket`s of like length:
 
     whole segment    queries and keys: prompt + own tokens. Plainly causal, so kernels need no mask.
-    suffix segment   queries: own tokens; keys: prompt + own tokens. Needs a mask, but spares the prompt's queries:
-                     chosen where the prompt is longer than the completion.
+    suffix segment   queries: own tokens; keys: prompt + own tokens. Needs a mask and scores all its pairs, but spares
+                     the prompt's queries: chosen where that is less work (see `BLOCK`).
 
 The first member of a group in the piece is a whole segment, and the prompt's rows take their outputs from there.
 
@@ -31,6 +31,9 @@ from torch import Tensor
 
 from burnish.batch import Batch
 
+BLOCK = 32
+"""Query rows that kernels score at once. A causal kernel skips the keys past a block, so a whole segment of T rows
+costs T * (T + BLOCK) / 2 pairs, and a suffix of Q rows costs Q * T: less when Q < prompt + BLOCK."""
 FREE_WASTE = 4096
 """Padded query-key pairs that cost less than another bucket's calls."""
 WASTE = 0.25
@@ -170,7 +173,7 @@ def _segments(
     """Buckets, and the place of every packed row in their outputs. Sizes and first rows of prompts and own tokens."""
     seen: set[int] = set()
     carries_B = torch.tensor([not (slot in seen or seen.add(slot)) for slot in slot_B.tolist()], dtype=torch.bool)
-    whole_B = carries_B | (size_B <= own_B)
+    whole_B = carries_B | (own_B >= size_B + BLOCK)
     end_B = size_B + own_B
     where_L = torch.empty(int(size_B[carries_B].sum() + own_B.sum()), dtype=torch.int64)
     buckets: list[Bucket] = []
