@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from burnish.protocols import Publication
-from burnish.rollout import decoder, kv_cache
+from burnish.rollout import decoder, kv_cache, llama_family, local
+from burnish.rollout.llama_family import matches
 from burnish.rollout.local import LocalEngine
 from burnish.types import Completion, Prompt, Request, Sampling
 from tests.tiny_models import MODELS, TOKENIZERS, eos_ids, tiny_gpt2, tiny_mistral, tiny_qwen2, word_tokenizer
@@ -379,6 +380,49 @@ def test_generating_before_loading_is_an_error() -> None:
     engine = LocalEngine(tokenizer, lambda _: [1], eos_ids={1}, slots=1)
     with pytest.raises(ValueError, match=r"Call load\(publication\)"):
         engine.generate(make_requests(), Sampling())
+
+
+LEAN = ("llama", "qwen2", "qwen3")
+
+
+@pytest.mark.parametrize("model_name", MODELS)
+def test_the_lean_decoder_takes_the_models_it_knows_and_no_others(model_name: str) -> None:
+    assert matches(MODELS[model_name](30)) == (model_name in LEAN)
+
+
+def test_a_model_that_is_not_quite_the_known_one_goes_the_general_way() -> None:
+    tokenizer = word_tokenizer()
+    hooked = tiny_qwen2(len(tokenizer))
+    middle: Any = hooked.get_submodule("model.layers.1.mlp")
+    middle.register_forward_hook(lambda module, inputs, output: output * 1.5)
+    assert not matches(hooked)
+    groups = dict(make_engine(hooked, tokenizer).generate(make_requests(), Sampling(max_new_tokens=16)))
+    assert largest_error(hooked, groups) < 1e-5
+    window = {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1}
+    for other in (
+        tiny_qwen2(30, attn_implementation="eager"),
+        tiny_qwen2(30).bfloat16(),
+        tiny_qwen2(30, **window),
+        tiny_qwen2(30, hidden_act="gelu"),
+    ):
+        assert not matches(other)
+
+
+@pytest.mark.parametrize("model_name", LEAN)
+def test_the_lean_and_the_general_decoder_draw_the_same(model_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = word_tokenizer()
+    ends = sorted(eos_ids(tokenizer))
+    wanted = None
+    for taken, fused_bytes in ((True, 1 << 28), (True, 0), (False, 0)):
+        monkeypatch.setattr(local, "matches", lambda _, taken=taken: taken)
+        monkeypatch.setattr(llama_family, "FUSED_BYTES", fused_bytes)
+        rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
+        model = with_eos_bias(MODELS[model_name](len(tokenizer), rope_parameters=rope), ends, 1.0)
+        groups = dict(make_engine(model, tokenizer).generate(make_requests(), Sampling(max_new_tokens=24)))
+        assert largest_error(model, groups) < 1e-5
+        tokens = {key: [c.token_ids for c in completions] for key, completions in groups.items()}
+        assert tokens == (wanted or tokens)
+        wanted = tokens
 
 
 class LosesItsPast(Qwen2ForCausalLM):

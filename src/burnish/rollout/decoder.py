@@ -1,6 +1,7 @@
 """Runs a transformers causal language model over rows: prompts in, then one token per row and step.
 
-`ModuleDecoder` is the general way: the model's own forward pass with a `RowCache`. `borrowed` puts a module that
+`ModuleDecoder` is the general way: the model's own forward pass with a `RowCache` (`llama_family.py` has a leaner one
+for the models it knows). `borrowed` puts a module that
 belongs to someone else (the learner trains it in the same process) into the state that generation needs, and back.
 `require_supported` says in a sentence why a model cannot be decoded here; besides reading its config, it compares a
 few steps with a plain forward pass, so that an architecture that handles its cache in another way is refused and
@@ -135,8 +136,8 @@ def _pieces(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield start, len(lengths)
 
 
-def require_supported(model: PreTrainedModel) -> None:
-    """Raises ValueError, with the reason, if this model cannot be decoded row by row."""
+def require_supported(model: PreTrainedModel, decoder_class: type[ModuleDecoder]) -> None:
+    """Raises ValueError, with the reason, if `decoder_class` cannot decode this model."""
     config = model.config.get_text_config()
     name = type(model).__name__
     unknown = sorted(windows(config).keys() - _LAYER_TYPES)
@@ -151,7 +152,7 @@ def require_supported(model: PreTrainedModel) -> None:
             "'sdpa' or 'eager'. Load the model with attn_implementation='sdpa'."
         )
     with borrowed(model):
-        wanted, found = _plain_and_stepped(model)
+        wanted, found = _plain_and_stepped(model, decoder_class)
     # Rounding differs between the two ways of computing; a cache that is handled wrongly is off by far more.
     tolerance = 1e-3 if wanted.dtype == torch.float32 else 5e-2
     error = (wanted - found).abs().max().item() / max(1.0, wanted.abs().max().item())
@@ -162,13 +163,13 @@ def require_supported(model: PreTrainedModel) -> None:
         )
 
 
-def _plain_and_stepped(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+def _plain_and_stepped(model: PreTrainedModel, decoder_class: type[ModuleDecoder]) -> tuple[Tensor, Tensor]:
     """Logits after tokens 3.. of a short sequence: from one forward pass, and from two rows that start apart."""
     limit = model.config.get_text_config().vocab_size
     tokens = array("i", [(5 * i + 3) % limit for i in range(8)])
     tokens_S = torch.tensor(tokens, device=model.device)
     plain = model(input_ids=tokens_S[None], use_cache=False).logits[0]
-    decoder = ModuleDecoder(model, num_rows=2, max_length=8)
+    decoder = decoder_class(model, num_rows=2, max_length=8)
     decoder.prefill([tokens[:3], tokens[:5]], [1, 1], first_row=0)
     wanted, found = [], []
     for i in (0, 1, 2):

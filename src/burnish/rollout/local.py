@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from burnish.protocols import PromptEncoder, Publication
 from burnish.rollout.decoder import ModuleDecoder, borrowed, position_limit, require_supported
+from burnish.rollout.llama_family import LlamaDecoder, matches
 from burnish.rollout.sampling import draw, uniforms
 from burnish.types import Completion, Request, Sampling
 
@@ -82,6 +83,7 @@ class LocalEngine:
         self._slots = slots
         self._progress = progress
         self._model: PreTrainedModel | None = None
+        self._decoder: type[ModuleDecoder] = ModuleDecoder
         self._version = -1
 
     def load(self, publication: Publication, /) -> None:
@@ -90,9 +92,11 @@ class LocalEngine:
         Raises:
             ValueError: the module's architecture cannot be decoded here.
         """
-        if publication.weights is not self._model:
-            require_supported(publication.weights)
-        self._model, self._version = publication.weights, publication.version
+        model = publication.weights
+        decoder = LlamaDecoder if matches(model) else ModuleDecoder
+        if model is not self._model or decoder is not self._decoder:
+            require_supported(model, decoder)
+        self._model, self._decoder, self._version = model, decoder, publication.version
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         """Yield (request id, its completions in seed order) as requests finish.
@@ -116,8 +120,9 @@ class LocalEngine:
         version = self._version
         tickets = _tickets(requests, prompts, self._slots)
         slots = min(self._slots, sum(len(request.seeds) for request in requests))
-        longest = max(map(len, prompts), default=0)
-        rows = _Rows(model, slots, longest, sampling, eos_ids=self._eos_ids)
+        max_length = max(map(len, prompts), default=0) + sampling.max_new_tokens
+        decoder = self._decoder(model, num_rows=slots, max_length=max_length)
+        rows = _Rows(decoder, slots, sampling, max_length=max_length, eos_ids=self._eos_ids, device=model.device)
         found: list[dict[int, Completion]] = [{} for _ in requests]
         num_finished = 0
         while tickets or rows.count:
@@ -172,14 +177,20 @@ class _Rows:
     """The completions being decoded: row b of every tensor, the first `count` rows are in use."""
 
     def __init__(
-        self, model: PreTrainedModel, slots: int, longest_prompt: int, sampling: Sampling, *, eos_ids: Set[int]
+        self,
+        decoder: ModuleDecoder,
+        slots: int,
+        sampling: Sampling,
+        *,
+        max_length: int,
+        eos_ids: Set[int],
+        device: torch.device,
     ) -> None:
-        device = model.device
         self.count = 0
         self._slots = slots
         self._sampling = sampling
-        self._max_length = longest_prompt + sampling.max_new_tokens
-        self._decoder = ModuleDecoder(model, num_rows=slots, max_length=self._max_length)
+        self._max_length = max_length
+        self._decoder = decoder
         self._longest = 0
         """No row stands at or beyond this position."""
         self._indices = torch.arange(slots, device=device)
