@@ -8,17 +8,25 @@ and `heldout_prompts` read the data; `make_run` adds the learner and the objecti
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.logging import disable_progress_bar
 
 from burnish import seeds
 from burnish.assets import embedded_base_path
-from burnish.config import RunConfig
+from burnish.config import RunConfig, resolved
 from burnish.errors import TrainingError
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
@@ -31,6 +39,7 @@ from burnish.prompts.sampler import ShuffledSampler
 from burnish.protocols import Reward, Sink, Store
 from burnish.rewards.compose import AnswerReward
 from burnish.rollout.local import LocalEngine
+from burnish.run_folder import RunFolder
 from burnish.train import Plan, Run
 from burnish.types import FAULTS, Completion, Prompt, Sampling, Score
 
@@ -44,6 +53,8 @@ class Parts:
     encode: ChatEncoder
     engine: LocalEngine
     reward: Reward
+    close: Callable[[], None]
+    """Ends the processes that the parts started."""
 
 
 def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> Parts:
@@ -66,15 +77,18 @@ def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None =
         generation_eos=generation.eos_token_id if generation else None,
     )
     engine = LocalEngine(tokenizer, encode, eos_ids=eos_ids, slots=config.sampling.slots, progress=progress)
-    return Parts(model, tokenizer, encode, engine, make_reward(config))
+    graded = make_reward(config)
+    reward = graded if config.reward.on_fault == "drop" else _FailOnFault(graded)
+    return Parts(model, tokenizer, encode, engine, reward, graded.close)
 
 
 def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
+    disable_progress_bar()  # the run has a display of its own
     path = str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
     trust = config.model.trust_remote_code
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+        tokenizer = _load_tokenizer(path, trust)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
     except OSError as error:
         known = "`embedded`, a directory in save_pretrained layout, or a hub name"
@@ -82,12 +96,25 @@ def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     device = config.model.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(device).eval(), tokenizer
+    return model.to(torch.device(device)).eval(), tokenizer  # pyright: ignore[reportArgumentType]
 
 
-def make_reward(config: RunConfig) -> Reward:
+def _load_tokenizer(path: str, trust: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer as it was saved.
+
+    For some model types (qwen2 among them) `AutoTokenizer` overrules what a directory says of itself, and would split
+    the text of a generic tokenizer by another model's rules, without a word.
+    """
+    settings = Path(path) / "tokenizer_config.json"
+    saved_as = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
+    if saved_as in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+        return PreTrainedTokenizerFast.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
+
+
+def make_reward(config: RunConfig) -> AnswerReward:
     reward, buffer = config.reward, config.overlong_buffer
-    graded = AnswerReward(
+    return AnswerReward(
         reward.style,
         right=reward.right,
         wrong=reward.wrong,
@@ -97,7 +124,6 @@ def make_reward(config: RunConfig) -> Reward:
         timeout=reward.timeout,
         overlong=(config.sampling.max_new_tokens, buffer, config.objective.overlong.factor) if buffer else None,
     )
-    return graded if reward.on_fault == "drop" else _FailOnFault(graded)
 
 
 def reward_parts(config: RunConfig) -> dict[str, tuple[float | None, bool | None]]:
@@ -263,7 +289,7 @@ def eval_sampling(config: RunConfig) -> Sampling:
     )
 
 
-def make_sinks(config: RunConfig, folder: Path) -> list[Sink]:
+def make_sinks(config: RunConfig, folder: RunFolder) -> list[Sink]:
     """The configured sinks; each library is imported only when its sink is asked for."""
     sinks: list[Sink] = []
     for name in config.log.sinks:
@@ -271,17 +297,17 @@ def make_sinks(config: RunConfig, folder: Path) -> list[Sink]:
             case "jsonl":
                 from burnish.sinks.jsonl import JsonlSink
 
-                sinks.append(JsonlSink(folder / "metrics.jsonl"))
+                sinks.append(JsonlSink(folder.metrics_path))
             case "tensorboard":
                 from burnish.sinks.tensorboard import TensorBoardSink
 
-                sinks.append(TensorBoardSink(folder / "tensorboard"))
+                sinks.append(TensorBoardSink(folder.tensorboard_path))
             case "wandb":
                 from burnish.sinks.wandb import WandbSink
 
-                sinks.append(WandbSink(project=config.log.project, name=folder.name, config=config.model_dump()))
+                sinks.append(WandbSink(project=config.log.project, name=folder.path.name, config=resolved(config)))
             case "trackio":
                 from burnish.sinks.trackio import TrackioSink
 
-                sinks.append(TrackioSink(project=config.log.project, name=folder.name, config=config.model_dump()))
+                sinks.append(TrackioSink(project=config.log.project, name=folder.path.name, config=resolved(config)))
     return sinks

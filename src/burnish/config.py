@@ -60,7 +60,7 @@ class Data(Section):
     split: str = "train"
     """Split of a Hugging Face data set."""
     limit: PositiveInt | None = None
-    """Use only the first rows."""
+    """Stop after this many rows in use."""
     columns: Columns = Columns()
     system: str | None = None
     """System message put before every prompt that has none."""

@@ -152,13 +152,13 @@ class Objective:
         return {name: (total, count) for name, total in zip(measured, totals.tolist(), strict=True)}
 
 
-ADVANTAGES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "standardized": advantages.standardized,
-    "centered": advantages.centered,
-    "batch_scaled": advantages.batch_scaled,
-    "leave_one_out": advantages.leave_one_out,
+ADVANTAGES: Mapping[str, Callable[[Batch], Tensor]] = {
+    "standardized": lambda batch: advantages.standardized(batch.scores_B, batch.group_B),
+    "centered": lambda batch: advantages.centered(batch.scores_B, batch.group_B),
+    "batch_scaled": lambda batch: advantages.batch_scaled(batch.scores_B, batch.group_B, std=batch.score_std),
+    "leave_one_out": lambda batch: advantages.leave_one_out(batch.scores_B, batch.group_B),
 }
-"""(scores [B], group ids [B]) -> [B]."""
+"""batch -> [B]."""
 
 REDUCTIONS: Mapping[str, Callable[[Batch, int], Tensor]] = {
     "token_mean": lambda batch, _: reductions.token_mean(batch.mask_N),
@@ -213,7 +213,7 @@ def clipped_objective(
     compare, weigh, estimate = ADVANTAGES[advantage], REDUCTIONS[reduction], KL_ESTIMATORS[kl_estimator]
 
     def per_token(batch: Batch, _current_N: Tensor) -> Tensor:
-        return compare(batch.scores_B, batch.group_B)[batch.sequence_N]
+        return compare(batch)[batch.sequence_N]
 
     def weights(coef: float) -> Weights:
         return lambda batch: coef * weigh(batch, max_new_tokens)

@@ -158,7 +158,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
         if e["type"] == "extra_forbidden":
             yield f"unknown key {where!r}{_did_you_mean(where)}"
         elif e["type"] == "value_error":
-            yield str(e["ctx"]["error"])
+            yield e["msg"].removeprefix("Value error, ")
         else:
             message = e["msg"][0].lower() + e["msg"][1:]
             yield f"{where}: found {e['input']!r}; {message}"

@@ -45,7 +45,7 @@ def _group_to_json(group: Group) -> dict[str, Any]:
 
 
 def _group_from_json(found: Mapping[str, Any]) -> Group:
-    prompt = dict(found["prompt"]) | {"messages": tuple(found["prompt"]["messages"])}
+    prompt: dict[str, Any] = {**found["prompt"], "messages": tuple(found["prompt"]["messages"])}
     return Group(found["id"], Prompt(**prompt), tuple(_rollout_from_json(r) for r in found["rollouts"]))
 
 

@@ -74,7 +74,7 @@ class Updates:
         clip_N = self._objective.clip_codes(seen.logprobs_N, prepared)
 
         def cut(values_N: Tensor) -> list[memoryview]:
-            return [memoryview(piece.numpy()) for piece in values_N.detach().contiguous().split(lengths)]
+            return [piece.numpy().data for piece in values_N.detach().contiguous().split(lengths)]
 
         advantages_N = prepared.advantages_N
         rows = zip(

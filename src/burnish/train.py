@@ -22,7 +22,7 @@ from burnish.objective import Objective
 from burnish.progress import Progress
 from burnish.protocols import GroupFilter, Learner, PromptSampler, Reward, RolloutEngine, Store
 from burnish.records import Event, StepRecord
-from burnish.step_metrics import rollup
+from burnish.step_metrics import rollup, throughput
 from burnish.timing import Clock
 from burnish.trace import Updates
 from burnish.types import Group, Judged, Metrics, Request, Rollout, Sampling
@@ -88,6 +88,7 @@ def train(run: Run) -> None:
         with run.clock("publish"):
             run.engine.load(run.learner.publish(run.progress.step))
         metrics = rollup(judged) | updates.metrics() | {"updates": float(run.progress.updates)} | run.clock.lap()
+        metrics |= throughput(metrics)
         record = StepRecord(
             step=run.progress.step,
             policy_version=run.progress.step - 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import stdev
 
 import pytest
 
@@ -160,3 +161,11 @@ def _mixed_after(name: str):
 
 def _only(*names: str):
     return lambda prompt, sample, seed: half_right(prompt, sample, seed) if prompt.id in names else "no"
+
+
+def test_the_spread_of_the_whole_step_reaches_every_mini_batch():
+    """Lite PPO divides by the standard deviation of the step's scores, not of one mini-batch's."""
+    run = make_run(lambda prompt, sample, seed: "yes" if sample < 1 + int(prompt.id[1:]) % 2 else "no", group_size=4)
+    train(run)
+    scores = [r.score.total for j in run.store.steps[0].judged for r in j.group.rollouts]
+    assert [p.batch.score_std for p in run.learner.minibatches] == [pytest.approx(stdev(scores))] * 2

@@ -51,15 +51,19 @@ def centered(scores_B: Tensor, group_B: Tensor) -> Tensor:
     return groups.learnable(groups.centered_B)
 
 
-def batch_scaled(scores_B: Tensor, group_B: Tensor, *, eps: float = EPS) -> Tensor:
+def batch_scaled(scores_B: Tensor, group_B: Tensor, *, std: float | None = None, eps: float = EPS) -> Tensor:
     """(score - group mean) / (std of all scores + eps): Lite PPO (arXiv:2508.08221). Shapes as in `standardized`.
 
     The standard deviation is taken around the mean of the whole batch, over every score that is present, those of
     groups without signal included.
+
+    Args:
+        std: that of the step's scores, when these are a part of them; None takes it over `scores_B`.
     """
     groups = _compare(scores_B, group_B)
-    present = scores_B.double()[groups.present_B]
-    std = ((present - present.mean()).square().sum() / max(len(present) - 1, 1)).sqrt()
+    if std is None:
+        present = scores_B.double()[groups.present_B]
+        std = ((present - present.mean()).square().sum() / max(len(present) - 1, 1)).sqrt().item()
     return groups.learnable(groups.centered_B / (std + eps))
 
 

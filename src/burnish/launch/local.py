@@ -67,6 +67,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None) -> None:
         seed=config.seed,
         greedy=config.eval.greedy,
     )
+    parts.close()
     console.close()
     print("\n".join(table(found)))
     if json_path is not None:

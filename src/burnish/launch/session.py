@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections import Counter
+from contextlib import ExitStack
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from burnish.config import RunConfig, resolved
 from burnish.errors import ResumeError
 from burnish.evaluate import evaluate
 from burnish.plots import curves_png
+from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
 from burnish.records import Evaluation
 from burnish.run_folder import RunFolder
@@ -52,6 +54,7 @@ class Session:
             parts=build.reward_parts(config),
             raw_range=(config.reward.wrong, config.reward.right),
             seed=config.seed,
+            token_bytes=token_bytes(self.parts.tokenizer),
         )
         self.sinks: list[Sink] = build.make_sinks(config, folder)
         self.run_state: Run = build.make_run(
@@ -68,6 +71,8 @@ class Session:
 
     def restore(self) -> None:
         """Continue where the newest whole checkpoint stands."""
+        for note in checkpoint.clean(self.folder.checkpoints_path):
+            self.console.note(note)
         found = checkpoint.latest(self.folder.checkpoints_path)
         if found is None:
             self.console.note("there is no checkpoint yet; the run starts from its beginning")
@@ -98,6 +103,8 @@ class Session:
         self.store.open_attempt(run.progress.step)
         self._attempt_opened = True
         self.console.header(self._header())
+        if self.folder.note:
+            self.console.note(self.folder.note)
         if run.progress.step == 0:
             self._evaluate(greedy=self.config.eval.greedy)
         train(run)
@@ -109,12 +116,15 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._attempt_opened:
-            self.store.end_attempt(0 if error is None else 1, None if error is None else f"{kind.__name__}: {error}")
-        self.store.close()
-        for sink in self.sinks:
-            sink.close()
-        self.console.close()
+        with ExitStack() as closing:  # each is closed, whatever the others do
+            closing.callback(self.parts.close)
+            closing.callback(self.console.close)
+            for sink in self.sinks:
+                closing.callback(sink.close)
+            closing.callback(self.store.close)
+            if self._attempt_opened:
+                ended = "" if error is None else f"{type(error).__name__}: {error}"
+                self.store.end_attempt(1 if ended else 0, ended or None)
 
     # -- within the loop -----------------------------------------------------------------------------------------------
 

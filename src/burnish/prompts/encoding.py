@@ -6,8 +6,11 @@ encoded as it is, after the beginning-of-sequence token if the tokenizer uses on
 
 from __future__ import annotations
 
+import json
+import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -150,3 +153,33 @@ def _turn_end_ids(tokenizer: PreTrainedTokenizerBase) -> Sequence[int]:
     _, said, after = text.rpartition(_SAID)
     ids = _encode(tokenizer, after.lstrip()) if said else []
     return ids[:1] if ids and ids[0] in tokenizer.added_tokens_decoder else ()
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[int]], list[int]]:
+    """A function from token ids to the bytes of text that each stands for.
+
+    Read off the vocabulary, so that a token that ends inside a character has its own share of it, which decoding the
+    token alone could not tell.
+    """
+    specials = set(tokenizer.all_special_ids)
+    backend: Any = tokenizer.backend_tokenizer
+    is_byte_level = "ByteLevel" in json.dumps(json.loads(backend.to_str())["decoder"])
+
+    @cache
+    def count(token_id: int) -> int:
+        token: Any = tokenizer.convert_ids_to_tokens(token_id)
+        if token is None:
+            return 0
+        if token_id in specials:
+            return len(token.encode())
+        if is_byte_level:
+            return len(token)  # one character of the byte alphabet for each byte
+        return 1 if _BYTE_TOKEN.fullmatch(token) else len(token.replace(_SPACE, " ").encode())
+
+    return lambda token_ids: [count(token_id) for token_id in token_ids]
+
+
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+"""How SentencePiece vocabularies write a single byte."""
+_SPACE = "\u2581"
+"""How they write a space."""
