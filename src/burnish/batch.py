@@ -67,10 +67,10 @@ class Batch:
 
     def token_index(self, sequences: Tensor) -> Tensor:
         """Positions in the flat `_N` tensors of the tokens of `sequences` (int64 indices), in their order."""
-        ends_B = self.lengths_B.cumsum(0)
-        starts_B = ends_B - self.lengths_B
-        picked = [torch.arange(int(starts_B[b]), int(ends_B[b])) for b in sequences.tolist()]
-        return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
+        starts_B = self.lengths_B.cumsum(0) - self.lengths_B
+        lengths = self.lengths_B[sequences]
+        placed = lengths.cumsum(0) - lengths
+        return torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts_B[sequences] - placed, lengths)
 
     def select(self, sequences: Tensor) -> Batch:
         """The batch of the given sequences (int64 indices, any order). Groups keep their ids; none is renumbered."""

@@ -217,7 +217,7 @@ class Optimizer(Section):
     warmup_updates: NonNegativeInt = 0
     """Updates over which the rate rises linearly from 0. Schedules are driven by updates, not by steps."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up: stay, or fall to 0 at the last planned update."""
+    """After the warm-up: stay, or fall so as to reach 0 after the last planned update."""
     weight_decay: NonNegativeFloat = 0.0
     beta1: Share = 0.9
     beta2: Share = 0.99
