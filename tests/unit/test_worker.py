@@ -66,6 +66,14 @@ def test_a_hanging_job_ends_at_its_deadline_and_the_next_job_is_right(worker: Wo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is watched on Linux")
+def test_the_memory_of_the_parent_is_not_counted() -> None:
+    held = bytearray(os.urandom(1 << 20) * 300)
+    with Worker(JOBS, seconds=60.0, memory=200 << 20) as worker:
+        assert worker.call("double", number=2).value == 4
+    assert len(held) == 300 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is watched on Linux")
 def test_a_job_that_outgrows_its_memory_is_stopped_and_the_next_job_is_right() -> None:
     with Worker(JOBS, seconds=60.0, memory=200 << 20) as worker:
         reply = worker.call("bloat")

@@ -47,7 +47,19 @@ def _run(jobs: dict[str, Callable[..., Any]], job: dict[str, Any], memory: int) 
     except Exception as error:
         reply = {"error": f"{type(error).__name__}: {error}"[:1000]}
     # A library that swallows MemoryError would otherwise turn it into a verdict.
-    return {"oom": True} if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT > memory else reply
+    return {"oom": True} if _peak() > memory else reply
+
+
+def _peak() -> int:
+    """The most bytes that were ever resident in this program.
+
+    Linux keeps `ru_maxrss` across exec, so there it would count what the parent held when it started this process.
+    """
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+    with open("/proc/self/status", "rb") as status:
+        peak = next(line for line in status if line.startswith(b"VmHWM:"))
+    return int(peak.split()[1]) * 1024
 
 
 def _take_pipes() -> tuple[int, int]:

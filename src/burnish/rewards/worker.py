@@ -208,7 +208,8 @@ class _Child:
         return json.loads(line)
 
     def _last_words(self) -> str:
-        self.process.poll()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=1.0)  # its pipe closes a moment before it is gone
         self.log.seek(0, os.SEEK_END)
         self.log.seek(max(0, self.log.tell() - 2000))
         words = self.log.read().decode(errors="replace").strip()
