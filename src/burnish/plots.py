@@ -121,7 +121,7 @@ def _length(db: Connection, axis: Axes) -> bool:
         twin = axis.twinx()
         twin.plot(*zip(*cut, strict=True), color=ORANGE, linewidth=1.0)
         twin.set_ylim(bottom=0)
-        twin.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        twin.yaxis.set_major_formatter(lambda value, _: f"{value:.1%}")
         twin.set_ylabel("cut at the limit", color=ORANGE, fontsize=8)
         twin.tick_params(colors=ORANGE, labelsize=8, length=0)
         twin.spines[:].set_visible(False)

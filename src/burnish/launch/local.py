@@ -53,7 +53,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None) -> None:
     held_out = build.heldout_prompts(config, parts.encode)
     assert held_out is not None, "`burnish eval` names its data"
     suite, loaded = held_out
-    console.header([str(loaded.report)])
+    console.header(str(loaded.report).splitlines())
     parts.engine.load(Publication(0, parts.model))
     found = evaluate(
         parts.engine,

@@ -247,7 +247,7 @@ class Session:
         lines = [
             f"{config.objective.name} on {config.model.path} ({parameters:,} parameters, {config.model.dtype}, "
             f"{self.parts.model.device}), seed {config.seed}",
-            str(self.data.report),
+            *str(self.data.report).splitlines(),
             f"each of {train_.steps} steps: {sampling.prompts_per_step} prompts x {sampling.group_size} = "
             f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates",
             f"folder {self.folder.path}",

@@ -1,0 +1,1 @@
+"""Sinks: where metrics go besides the record. One that fails warns and never stops a run."""
