@@ -20,7 +20,7 @@ check: $(STAMP)  ## the inner loop: lint, types, import contracts, quick tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python -m benchmarks.step $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
