@@ -11,7 +11,7 @@ fixed, so it may be cut into pieces anywhere. Two types, so that no loss can see
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import stdev
 
@@ -19,6 +19,26 @@ import torch
 from torch import Tensor
 
 from burnish.types import Group
+
+NO_TAG, MANY_TAGS = -1, -2
+"""In place of a token's index: the text has no tag where it should have one; it has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What an objective looks for in the text of a completion: the one place where it states its confidence."""
+
+    token: int
+    """Index within the completion of the token that decides what is stated; else `NO_TAG` or `MANY_TAGS`."""
+    first: int = 0
+    """First token of the whole tag, `end` the one after its last; both 0 where nobody asks."""
+    end: int = 0
+    target: float | None = None
+    """What should be stated, from 0 to 1; None where that is not known."""
+
+
+Marker = Callable[[Group], Sequence[Mark]]
+"""A mark for each rollout of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +70,10 @@ class Batch:
     """bool, the engine stopped at the length limit."""
     target_B: Tensor
     """float32, target confidence of the sequence; NaN where there is none."""
+    tag_B: Tensor
+    """int64, index within the completion of the token that decides the stated confidence; `NO_TAG`, `MANY_TAGS`."""
+    tag_N: Tensor
+    """bool, the token belongs to the tag that states the confidence."""
     score_std: float
     """Standard deviation (ddof 1) of all scores of the step, of which this batch may be a part."""
 
@@ -90,6 +114,8 @@ class Batch:
             parts_BR=self.parts_BR[sequences],
             truncated_B=self.truncated_B[sequences],
             target_B=self.target_B[sequences],
+            tag_B=self.tag_B[sequences],
+            tag_N=self.tag_N[index],
         )
 
 
@@ -140,10 +166,11 @@ def spread(groups: Sequence[Group]) -> float:
     return stdev(scores) if len(scores) > 1 else 0.0
 
 
-def collate(groups: Sequence[Group], *, score_std: float | None = None) -> Batch:
+def collate(groups: Sequence[Group], *, score_std: float | None = None, mark: Marker | None = None) -> Batch:
     """Lay the rollouts of `groups` end to end, group by group. Every token is masked in.
 
-    `score_std` is the spread of the whole step's scores where `groups` are a part of it.
+    `score_std` is the spread of the whole step's scores where `groups` are a part of it. `mark` is the objective's;
+    without one, no sequence has a tag or a target.
     """
     rollouts = [(p, rollout) for p, group in enumerate(groups) for rollout in group.rollouts]
     completions = [rollout.completion for _, rollout in rollouts]
@@ -154,12 +181,17 @@ def collate(groups: Sequence[Group], *, score_std: float | None = None) -> Batch
     sequence_N = torch.repeat_interleave(torch.arange(len(completions)), lengths_B)
     tokens_N = _flat([c.token_ids for c in completions], torch.int64)
     missing = float("nan")
+    marks = [found for group in groups for found in mark(group)] if mark else [Mark(NO_TAG)] * len(completions)
+    tag_B = torch.tensor([found.token for found in marks], dtype=torch.int64)
+    spans_B2 = torch.tensor([(found.first, found.end) for found in marks], dtype=torch.int64).reshape(len(marks), 2)
+    first_B, end_B = spans_B2.unbind(1)
+    position_N = torch.arange(len(tokens_N)) - (ends_B - lengths_B)[sequence_N]
     return Batch(
         prompt_ids=tuple(group.rollouts[0].completion.prompt_ids if group.rollouts else array("i") for group in groups),
         tokens_N=tokens_N,
         old_logprobs_N=_flat([c.logprobs for c in completions], torch.float32),
         mask_N=torch.ones(len(tokens_N), dtype=torch.bool),
-        position_N=torch.arange(len(tokens_N)) - (ends_B - lengths_B)[sequence_N],
+        position_N=position_N,
         sequence_N=sequence_N,
         lengths_B=lengths_B,
         group_B=torch.tensor([p for p, _ in rollouts], dtype=torch.int64),
@@ -170,9 +202,9 @@ def collate(groups: Sequence[Group], *, score_std: float | None = None) -> Batch
         ).reshape(len(scores), len(part_names)),
         part_names=part_names,
         truncated_B=torch.tensor([c.finish_reason == "length" for c in completions], dtype=torch.bool),
-        target_B=torch.tensor(
-            [groups[p].prompt.meta.get("target_confidence", missing) for p, _ in rollouts], dtype=torch.float32
-        ),
+        target_B=torch.tensor([missing if m.target is None else m.target for m in marks], dtype=torch.float32),
+        tag_B=tag_B,
+        tag_N=(position_N >= first_B[sequence_N]) & (position_N < end_B[sequence_N]),
         score_std=spread(groups) if score_std is None else score_std,
     )
 

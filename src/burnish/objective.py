@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from burnish.algorithms import advantages, kl, reductions, surrogates
-from burnish.batch import Batch, PolicyOutput, Prepared
+from burnish.batch import Batch, Marker, PolicyOutput, Prepared
 from burnish.types import Shares
 
 Advantage = Callable[[Batch, Tensor], Tensor]
@@ -40,6 +40,8 @@ class Term:
     """Reported as `loss/<name>`."""
     weights: Weights
     loss: TokenLoss
+    report: Callable[[PolicyOutput, Prepared], Shares] = lambda output, prepared: {}
+    """Further shares of metrics, of a piece. Called without gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ class Objective:
     mask_truncated: bool = False
     """Overlong filtering: completions cut at the length limit do not train. They still count in their group's baseline
     (as in the DAPO paper and TRL) and in the number of sequences."""
+    mark: Marker | None = None
+    """Finds what the terms read in the text (`Batch.tag_B`, `tag_N`, `target_B`) when groups are collated."""
+    confidence: Callable[[Tensor, Batch], Tensor] | None = None
+    """(tracked log-probabilities [N, J], batch) -> stated confidence, float32 [B], NaN where none is stated; for the
+    record."""
 
     def prepare(self, batch: Batch, current_logprobs_N: Tensor | None = None) -> Prepared:
         """Fix advantages and weights for one update. Call it once, on the whole update, before anything is cut.
@@ -114,6 +121,9 @@ class Objective:
             for term, value in zip(self.terms, parts_K.detach().tolist(), strict=True)
         }
         shares["loss"] = (loss.item(), part)
+        with torch.no_grad():
+            for term in self.terms:
+                shares |= term.report(output, prepared)
         return loss, shares | self._token_shares(output, prepared)
 
     def clip_codes(self, logprobs_N: Tensor, prepared: Prepared) -> Tensor:

@@ -50,6 +50,8 @@ class Pass:
     """float32."""
     push_N: Tensor
     """float32, -d(loss)/d(logprob_n): how hard the update pushes each token's log-probability, and which way."""
+    tracked_NJ: Tensor | None = None
+    """float32, log-probabilities of the objective's `tracked_ids`; None where it watches none."""
 
 
 class Learner(Protocol):

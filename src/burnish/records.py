@@ -23,6 +23,10 @@ class TokenTrace:
     clip: Sequence[int]
     """-1 clipped low, 1 clipped high, 2 dual clip, 0 not clipped."""
     mask: Sequence[int]
+    confidence: float | None = None
+    """Stated, from 0 to 1, under the trainer's weights as `new_logprobs`; None where none is stated or measured."""
+    target: float | None = None
+    """What it should have stated."""
 
 
 @dataclass(frozen=True, slots=True)

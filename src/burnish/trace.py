@@ -77,6 +77,7 @@ class Updates:
             return [piece.numpy().data for piece in values_N.detach().contiguous().split(lengths)]
 
         advantages_N = prepared.advantages_N
+        confidence, target = self._stated(prepared, seen)
         rows = zip(
             keys,
             advantages_N.split(lengths),
@@ -85,9 +86,11 @@ class Updates:
             cut(seen.push_N),
             cut(clip_N),
             cut(prepared.batch.mask_N.to(torch.int8)),
+            confidence,
+            target,
             strict=True,
         )
-        for key, advantage_T, new, entropy, push, clip, mask in rows:
+        for key, advantage_T, new, entropy, push, clip, mask, stated, wanted in rows:
             before = self.traces.get(key)
             learner = new if same_policy else before.learner_logprobs if before else None
             self.traces[key] = TokenTrace(
@@ -98,4 +101,19 @@ class Updates:
                 push=push,
                 clip=clip,
                 mask=mask,
+                confidence=stated,
+                target=wanted,
             )
+
+    def _stated(self, prepared: Prepared, seen: Pass) -> tuple[list[float | None], list[float | None]]:
+        """Stated confidence and its target, for each sequence."""
+        batch = prepared.batch
+        targets = _numbers(batch.target_B)
+        if self._objective.confidence is None or seen.tracked_NJ is None:
+            return [None] * batch.num_sequences, targets
+        return _numbers(self._objective.confidence(seen.tracked_NJ, batch)), targets
+
+
+def _numbers(values_B: Tensor) -> list[float | None]:
+    """None for NaN."""
+    return [None if value != value else value for value in values_B.tolist()]

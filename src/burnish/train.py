@@ -144,7 +144,7 @@ def update(run: Run, groups: Sequence[Group]) -> Updates:
         for start in range(0, len(groups), size):
             with run.clock("learn"):
                 minibatch = groups[start : start + size]
-                batch = collate(minibatch, score_std=score_std)
+                batch = collate(minibatch, score_std=score_std, mark=run.objective.mark)
                 fresh = not (epoch or start) and all(
                     r.completion.policy_version == run.progress.step for g in minibatch for r in g.rollouts
                 )

@@ -24,7 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from burnish.batch import Batch, PolicyOutput, collate
 from burnish.learner.attention import switched
 from burnish.learner.logprobs import Head, token_logprobs
-from burnish.learner.packing import Layout, lay_out
+from burnish.learner.packing import Layout, cut, lay_out
 from burnish.types import Completion, Group, Prompt, Rollout, Score
 
 PROBE = (((1, 2, 3), ((4, 5, 6, 7, 8), (9, 10))), ((11, 12), ((13, 14, 15, 16),)))
@@ -87,6 +87,15 @@ class PolicyForward:
             hidden_ND, batch.tokens_N.to(self.device), self._head(), tracked_ids=tracked_ids
         )
         return PolicyOutput(logprobs_N=logprobs_N, entropy_N=entropy_N, tracked_NJ=tracked_NJ)
+
+    @torch.no_grad()
+    def logprobs(self, batch: Batch, tokens_per_piece: int) -> Tensor:
+        """Log-probabilities of a whole batch, cut into pieces: float32 [N] in batch order, on the CPU."""
+        logprobs_N = torch.zeros(batch.num_tokens)
+        with self.running():
+            for sequences in cut(batch, tokens_per_piece):
+                logprobs_N[batch.token_index(sequences)] = self(batch.select(sequences)).logprobs_N.cpu()
+        return logprobs_N
 
     def packed(self, layout: Layout) -> Tensor:
         """Hidden states that predict each completion token, [N, D]."""

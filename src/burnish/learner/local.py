@@ -117,6 +117,7 @@ class LocalLearner:
         """
         shares: Shares = {}
         logprobs_N, entropy_N, push_N = torch.zeros(3, prepared.batch.num_tokens)
+        tracked_NJ = torch.zeros(prepared.batch.num_tokens, len(self.objective.tracked_ids))
         with self._policy.running():
             for sequences in cut(prepared.batch, self._tokens_per_piece):
                 piece = prepared.select(sequences)
@@ -129,18 +130,20 @@ class LocalLearner:
                 index = prepared.batch.token_index(sequences)
                 logprobs_N[index] = output.logprobs_N.detach().cpu()
                 entropy_N[index] = output.entropy_N.detach().cpu()
+                tracked_NJ[index] = output.tracked_NJ.detach().cpu()
                 if output.logprobs_N.grad is not None:
                     push_N[index] = -output.logprobs_N.grad.cpu()
-        return Pass(shares=shares, logprobs_N=logprobs_N, entropy_N=entropy_N, push_N=push_N)
+        return Pass(
+            shares=shares,
+            logprobs_N=logprobs_N,
+            entropy_N=entropy_N,
+            push_N=push_N,
+            tracked_NJ=tracked_NJ if self.objective.tracked_ids else None,
+        )
 
-    @torch.no_grad()
     def logprobs(self, batch: Batch) -> Tensor:
         """Log-probabilities under the current weights, float32 [N] in batch order, on the CPU."""
-        logprobs_N = torch.zeros(batch.num_tokens)
-        with self._policy.running():
-            for sequences in cut(batch, self._tokens_per_piece):
-                logprobs_N[batch.token_index(sequences)] = self._policy(batch.select(sequences)).logprobs_N.cpu()
-        return logprobs_N
+        return self._policy.logprobs(batch, self._tokens_per_piece)
 
     def step(self) -> Metrics:
         """One update of AdamW, without weight decay on biases and norms.
