@@ -4,6 +4,9 @@
     surrogates   what the policy loses at each token, unreduced           [N]    -> [N]
     reductions   what each token weighs; sum(weights * loss) is the loss  mask   -> [N]
     kl           distance to another policy at each token, unreduced      [N]    -> [N]
+    anchored     ADPO's listwise objective as an advantage                [B]    -> [B]
+    temperature  its temperature for each group                           [P]    -> [P]
+    mismatch     weights that correct for the engine's log-probabilities  [N]    -> [N]
     groups       membership by id
     shaping      additions to a completion's score, such as the overlong penalty
 

@@ -2,7 +2,7 @@
 
 Shape letters: B sequences, P groups. `group_B` holds one group id per sequence: any integers, any order, any sizes.
 
-All four functions agree on the edges, and give exactly 0, never a small number, where there is nothing to learn:
+All functions agree on the edges, and give exactly 0, never a small number, where there is nothing to learn:
 
 - a missing score (NaN) takes no part in any mean or standard deviation, and its own advantage is 0;
 - a group with fewer than two scores has nobody to compare with;
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from burnish.algorithms.groups import dense
+from burnish.algorithms.groups import dense, total
 
 EPS = 1e-6
 """Added to a standard deviation before it divides; verl's value (TRL adds 1e-4)."""
@@ -76,9 +76,54 @@ def leave_one_out(scores_B: Tensor, group_B: Tensor) -> Tensor:
     return groups.learnable(groups.centered_B * groups.size_B / (groups.size_B - 1).clamp(min=1))
 
 
+def length_weighted(scores_B: Tensor, group_B: Tensor, lengths_B: Tensor) -> Tensor:
+    """Score - length-weighted mean of the group's scores: OPO (arXiv:2505.23585). Shapes as in `standardized`.
+
+    The baseline sum(length * score) / sum(length) has the least variance when a completion's squared gradient grows
+    with its length.
+
+    Args:
+        lengths_B: int64, tokens of each completion.
+    """
+    groups = _compare(scores_B, group_B)
+    length_B = lengths_B.double().masked_fill(~groups.present_B, 0.0)
+    baseline_B = groups.total(length_B * groups.centered_B) / groups.total(length_B).clamp(min=1.0)
+    return groups.learnable(groups.centered_B - baseline_B)
+
+
+def best_of_group(scores_B: Tensor, group_B: Tensor, *, eps: float = EPS) -> Tensor:
+    """(best - second best) / (group std + eps) for the group's best, 0 for the others: pass@k training as in verl's
+    `grpo_passk` (arXiv:2503.19595). A tie for the best leaves nothing to learn. Shapes as in `standardized`."""
+    groups = _compare(scores_B, group_B)
+    best_B = groups.most(groups.centered_B)
+    is_best_B = groups.present_B & (groups.centered_B == best_B)
+    others_B = groups.centered_B.masked_fill(is_best_B, -torch.inf)
+    second_B = groups.most(others_B)
+    alone_B = is_best_B & (groups.total(is_best_B.double()) == 1)
+    std_B = (groups.squares_B / (groups.size_B - 1).clamp(min=1)).sqrt()
+    return groups.learnable(((best_B - second_B) / (std_B + eps)).masked_fill(~alone_B, 0.0))
+
+
+def whitened(scores_B: Tensor, group_B: Tensor, *, mean: float, std: float, eps: float = EPS) -> Tensor:
+    """(score - group mean - mean) / (std + eps): REINFORCE++ with the group baseline (arXiv:2501.03262; verl's
+    `reinforce_plus_plus_baseline`). Shapes as in `standardized`.
+
+    Deviates from verl in that a group whose scores are all alike stays at exactly 0, not at -mean / std.
+
+    Args:
+        mean: of (score - group mean) over all completion tokens of the step; 0 when all are equally long.
+        std: its standard deviation over the same tokens.
+    """
+    groups = _compare(scores_B, group_B)
+    return groups.learnable((groups.centered_B - mean) / (std + eps))
+
+
 class _Groups(NamedTuple):
     """Each sequence seen against its group, [B]; float64 unless said."""
 
+    index_B: Tensor
+    """int64, the group, 0..P-1."""
+    num_groups: int
     present_B: Tensor
     """bool, the sequence has a score."""
     size_B: Tensor
@@ -90,6 +135,14 @@ class _Groups(NamedTuple):
     signal_B: Tensor
     """bool, the sequence has a score, and its group has two that differ."""
 
+    def total(self, values_B: Tensor) -> Tensor:
+        """Sum over the group, given to its members."""
+        return total(values_B, self.index_B, self.num_groups)[self.index_B]
+
+    def most(self, values_B: Tensor) -> Tensor:
+        """Largest of the group's present values, given to its members."""
+        return _most(values_B.masked_fill(~self.present_B, -torch.inf), self.index_B, self.num_groups)
+
     def learnable(self, values_B: Tensor) -> Tensor:
         """The values where there is something to learn, and exactly 0 elsewhere, in float32."""
         return values_B.masked_fill(~self.signal_B, 0.0).float()
@@ -99,17 +152,17 @@ def _compare(scores_B: Tensor, group_B: Tensor) -> _Groups:
     index_B, num_groups = dense(group_B)
     present_B = ~scores_B.isnan()
     known_B = scores_B.double().masked_fill(~present_B, 0.0)
+    size_B = total(present_B.double(), index_B, num_groups)[index_B]
+    mean_B = total(known_B, index_B, num_groups)[index_B] / size_B.clamp(min=1)
+    centered_B = (known_B - mean_B).masked_fill(~present_B, 0.0)
+    squares_B = total(centered_B.square(), index_B, num_groups)[index_B]
+    highest_B = _most(known_B.masked_fill(~present_B, -torch.inf), index_B, num_groups)
+    lowest_B = -_most((-known_B).masked_fill(~present_B, -torch.inf), index_B, num_groups)
+    magnitude_B = torch.maximum(highest_B.abs(), lowest_B.abs()).clamp(min=1.0)
+    signal_B = present_B & (highest_B - lowest_B > ALIKE * magnitude_B)  # the spread of a single score is 0
+    return _Groups(index_B, num_groups, present_B, size_B, centered_B, squares_B, signal_B)
 
-    def total(values_B: Tensor) -> Tensor:
-        return values_B.new_zeros(num_groups).index_add(0, index_B, values_B)[index_B]
 
-    def extreme(values_B: Tensor, reduce: str, absent: float) -> Tensor:
-        start_P = values_B.new_full((num_groups,), absent)
-        return start_P.scatter_reduce(0, index_B, values_B.masked_fill(~present_B, absent), reduce)[index_B]
-
-    size_B = total(present_B.double())
-    centered_B = (known_B - total(known_B) / size_B.clamp(min=1)).masked_fill(~present_B, 0.0)
-    spread_B = extreme(known_B, "amax", -torch.inf) - extreme(known_B, "amin", torch.inf)
-    magnitude_B = extreme(known_B.abs(), "amax", 0.0).clamp(min=1.0)
-    signal_B = present_B & (spread_B > ALIKE * magnitude_B)  # the spread of a single score is 0
-    return _Groups(present_B, size_B, centered_B, total(centered_B.square()), signal_B)
+def _most(values_B: Tensor, index_B: Tensor, num_groups: int) -> Tensor:
+    least_P = values_B.new_full((num_groups,), -torch.inf)
+    return least_P.scatter_reduce(0, index_B, values_B, "amax")[index_B]

@@ -1,6 +1,14 @@
 """Surrogates: what the policy loses at each token, *unreduced*. [N] in, [N] out; what a token weighs is `reductions`.
 
-Shape letters: N completion tokens.
+Shape letters: N completion tokens, B sequences.
+
+    clipped      min(r A, held r A)          PPO, GRPO, DAPO; with `pooled` log-probabilities GSPO and RLOO
+    capped       sg(min(r, cap)) A log pi    CISPO
+    gated        A gate(r)                   SAPO
+    geometric    A exp(mean held log r)      GMPO
+    reinforce    A log pi                    for advantages that are up to date with the policy
+
+`pooled` and `geometric` look at whole completions, so a piece must not cut through one (`Prepared.select` never does).
 
 The clipped family is one sentence: the loss is -advantage * ratio, and the ratio is held at an edge where the policy
 has already moved far enough in the direction that its advantage rewards. `_held` is that "where", and both the loss and
@@ -71,8 +79,80 @@ def clip_codes(
     """
     ratio_N = log_ratio(logprobs_N, old_logprobs_N).exp()
     low_N, high_N, dual_N = _held(ratio_N, advantages_N, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
-    codes_N = torch.full_like(ratio_N, CODE_NONE, dtype=torch.int8)
-    return codes_N.masked_fill(low_N, CODE_LOW).masked_fill(high_N, CODE_HIGH).masked_fill(dual_N, CODE_DUAL)
+    return _codes(low_N, high_N).masked_fill(dual_N, CODE_DUAL)
+
+
+def pooled(values_N: Tensor, mask_N: Tensor, sequence_N: Tensor, *, num_sequences: int, mean: bool) -> Tensor:
+    """Mean or sum over each completion's unmasked tokens, given to all its tokens: float32 [N].
+
+    Pooled log-probabilities make a surrogate treat a completion as one action. The mean gives the ratio of GSPO
+    (arXiv:2507.18071, equation 7: the geometric mean of its tokens' ratios), the sum that of whole completions, as in
+    RLOO (arXiv:2402.14740). Give both the new and the old log-probabilities.
+    """
+    kept_N = values_N.masked_fill(~mask_N, 0.0)
+    total_B = kept_N.new_zeros(num_sequences).index_add(0, sequence_N, kept_N)
+    if mean:
+        total_B = total_B / _lengths(mask_N, sequence_N, num_sequences)
+    return total_B[sequence_N]
+
+
+def capped(
+    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, *, low: float | None, high: float
+) -> Tensor:
+    """-sg(clip(r, low, high)) A log pi: CISPO (arXiv:2506.13585, equations 4 and 5). Every token keeps a gradient.
+
+    Args:
+        low: smallest weight; None, as published, for no bound.
+        high: largest weight, as a ratio. TRL's `epsilon_high` is this number; verl's `clip_ratio_high` is `high` - 1.
+    """
+    weight_N = log_ratio(logprobs_N, old_logprobs_N).exp().clamp(min=low, max=high).detach()
+    return -advantages_N * weight_N * logprobs_N
+
+
+def capped_codes(logprobs_N: Tensor, old_logprobs_N: Tensor, *, low: float | None, high: float) -> Tensor:
+    """Which tokens' weights `capped` held, and where: int8 [N]. Not a lost gradient, only a bounded one."""
+    ratio_N = log_ratio(logprobs_N, old_logprobs_N).exp()
+    return _codes(ratio_N < (0.0 if low is None else low), ratio_N > high)
+
+
+def gated(
+    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, *, tau_positive: float, tau_negative: float
+) -> Tensor:
+    """-A 4/tau sigmoid(tau (r - 1)): SAPO (arXiv:2511.20347). At r = 1 the gradient is REINFORCE's; it fades smoothly
+    on both sides, the faster the larger tau, which depends on the sign of A."""
+    ratio_N = log_ratio(logprobs_N, old_logprobs_N).exp()
+    tau_N = torch.full_like(advantages_N, tau_negative).masked_fill(advantages_N > 0, tau_positive)
+    return -advantages_N * 4.0 / tau_N * (tau_N * (ratio_N - 1.0)).sigmoid()
+
+
+def geometric(
+    logprobs_N: Tensor,
+    old_logprobs_N: Tensor,
+    advantages_N: Tensor,
+    mask_N: Tensor,
+    sequence_N: Tensor,
+    *,
+    num_sequences: int,
+    log_low: float,
+    log_high: float,
+) -> Tensor:
+    """-A exp(mean of the held log-ratios), the same at every token of a completion: GMPO (arXiv:2507.20673).
+
+    Each token's log-ratio is held at -log_low or log_high by the sign of its advantage, as `clipped` holds a ratio,
+    before the mean is taken over the completion.
+    """
+    change_N = log_ratio(logprobs_N, old_logprobs_N)
+    low_N, high_N = _held_logs(change_N, advantages_N, log_low=log_low, log_high=log_high)
+    held_N = change_N.masked_fill(low_N, -log_low).masked_fill(high_N, log_high)
+    return -advantages_N * pooled(held_N, mask_N, sequence_N, num_sequences=num_sequences, mean=True).exp()
+
+
+def geometric_codes(
+    logprobs_N: Tensor, old_logprobs_N: Tensor, advantages_N: Tensor, *, log_low: float, log_high: float
+) -> Tensor:
+    """Which tokens `geometric` held, and where: int8 [N]."""
+    change_N = log_ratio(logprobs_N, old_logprobs_N)
+    return _codes(*_held_logs(change_N, advantages_N, log_low=log_low, log_high=log_high))
 
 
 def reinforce(logprobs_N: Tensor, advantages_N: Tensor) -> Tensor:
@@ -88,3 +168,18 @@ def _held(
     high_N = (advantages_N > 0) & (ratio_N > 1.0 + clip_high)
     never = torch.inf if dual_clip is None else dual_clip
     return low_N, high_N, (advantages_N < 0) & (ratio_N > never)
+
+
+def _held_logs(change_N: Tensor, advantages_N: Tensor, *, log_low: float, log_high: float) -> tuple[Tensor, Tensor]:
+    """Where a log-ratio is held low and high: two disjoint masks, bool [N]."""
+    return (advantages_N < 0) & (change_N < -log_low), (advantages_N > 0) & (change_N > log_high)
+
+
+def _codes(low_N: Tensor, high_N: Tensor) -> Tensor:
+    codes_N = torch.full_like(low_N, CODE_NONE, dtype=torch.int8)
+    return codes_N.masked_fill(low_N, CODE_LOW).masked_fill(high_N, CODE_HIGH)
+
+
+def _lengths(mask_N: Tensor, sequence_N: Tensor, num_sequences: int) -> Tensor:
+    """Unmasked tokens of each completion, float32 [B]; 1 for none, so that it can divide."""
+    return torch.zeros(num_sequences, device=mask_N.device).index_add(0, sequence_N, mask_N.float()).clamp(min=1)
