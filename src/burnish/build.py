@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
 from burnish.objective import Objective, clipped_objective
 from burnish.prompts import tasks
-from burnish.prompts.datasets import Loaded, Report, fingerprint, load_prompts
+from burnish.prompts.datasets import Lengths, Loaded, Report, fingerprint, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
 from burnish.prompts.filters import AdmitAll, ConstantGroups
 from burnish.prompts.sampler import ShuffledSampler
 from burnish.protocols import Reward, Sink, Store
 from burnish.rewards.compose import AnswerReward
+from burnish.rollout.decoder import position_limit
 from burnish.rollout.local import LocalEngine
 from burnish.run_folder import RunFolder
 from burnish.train import Plan, Run
@@ -61,7 +62,7 @@ def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None =
     """Load the model and its tokenizer and build engine and reward around them.
 
     Raises:
-        ValueError: the model cannot be loaded, or has no end-of-sequence token.
+        ValueError: the model cannot be loaded, the device is not there, or there is no end-of-sequence token.
     """
     model, tokenizer = load_model(config)
     encode = ChatEncoder(
@@ -86,17 +87,42 @@ def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
     disable_progress_bar()  # the run has a display of its own
     path = str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
-    trust = config.model.trust_remote_code
+    trust, device = config.model.trust_remote_code, _device(config.model.device)
     try:
+        _require_model_files(path)
         tokenizer = _load_tokenizer(path, trust)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
-    except OSError as error:
-        known = "`embedded`, a directory in save_pretrained layout, or a hub name"
-        raise ValueError(f"model.path={config.model.path} cannot be loaded; it needs {known}. {error}") from error
-    device = config.model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return model.to(torch.device(device)).eval(), tokenizer  # pyright: ignore[reportArgumentType]
+    except (OSError, ValueError) as error:
+        found = " ".join(str(error).split())  # transformers writes paragraphs
+        raise ValueError(
+            f"model.path={config.model.path} cannot be loaded; it needs `embedded`, a directory in save_pretrained "
+            f"layout, or a hub name. Found: {found}"
+        ) from error
+    return model.to(device).eval(), tokenizer  # pyright: ignore[reportArgumentType]
+
+
+def _require_model_files(path: str) -> None:
+    """Say what is wrong with a path before the libraries take it for a hub name."""
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError("a directory without config.json")
+    if not folder.is_dir() and path.startswith((".", "/", "~")):
+        raise ValueError(f"no such directory (looked in {Path.cwd()})")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    number = index if index else "0"
+    if kind not in ("cpu", "cuda") or not number.isdecimal():
+        raise ValueError(f"model.device is {name!r}; it needs auto, cpu, cuda or cuda:N. Type model.device=auto")
+    if kind == "cuda" and int(number) >= torch.cuda.device_count():
+        raise ValueError(
+            f"model.device is {name!r}, and torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Type model.device=auto"
+        )
+    return torch.device(name)
 
 
 def _load_tokenizer(path: str, trust: bool) -> PreTrainedTokenizerBase:
@@ -153,32 +179,66 @@ class _FailOnFault:
         return scores
 
 
-def training_prompts(config: RunConfig, encode: ChatEncoder) -> Loaded:
+def training_prompts(config: RunConfig, parts: Parts) -> Loaded:
     """The prompts to train on, with the account of every row read.
 
     Raises:
-        ValueError: the data has faults, or fewer prompts than one step trains on.
+        ValueError: the data has faults, fewer prompts than one step trains on, or prompts too long for the model.
     """
     data, wanted = config.data, config.sampling.prompts_per_step
     if data.train in tasks.TASKS:
-        return _of_task(data.train, "train", data.limit or tasks.TRAIN_POOL)
-    loaded = _of_rows(config, data.train, encode, split=data.split, limit=data.limit)
+        loaded = _of_task(data.train, "train", data.limit or tasks.TRAIN_POOL)
+    else:
+        loaded = _of_rows(config, data.train, parts.encode, split=data.split, limit=data.limit)
     if len(loaded.prompts) < wanted:
         raise ValueError(
             f"each step trains on {wanted} prompts and {data.train} has {len(loaded.prompts)}. "
             f"Type sampling.prompts_per_step={len(loaded.prompts)} train.updates_per_step=1, or give more data"
         )
+    _require_room(config, parts, loaded)
     return loaded
 
 
-def heldout_prompts(config: RunConfig, encode: ChatEncoder) -> tuple[str, Loaded] | None:
-    """Suite name and the prompts to evaluate on; None when nothing is held out."""
+def heldout_prompts(config: RunConfig, parts: Parts) -> tuple[str, Loaded] | None:
+    """Suite name and the prompts to evaluate on; None when nothing is held out.
+
+    Raises:
+        ValueError: the data has faults, or prompts too long for the model.
+    """
     source = config.eval.data or (config.data.train if config.data.train in tasks.TASKS else None)
     if source is None:
         return None
     if source in tasks.TASKS:
-        return source, _of_task(source, "heldout", config.eval.prompts)
-    return Path(source).stem, _of_rows(config, source, encode, split="test", limit=config.eval.prompts)
+        suite, loaded = source, _of_task(source, "heldout", config.eval.prompts)
+    else:
+        suite = Path(source).stem
+        loaded = _of_rows(config, source, parts.encode, split="test", limit=config.eval.prompts)
+    _require_room(config, parts, loaded)
+    return suite, loaded
+
+
+def _require_room(config: RunConfig, parts: Parts, loaded: Loaded) -> None:
+    """Every prompt must leave the model room for a completion. Asked before anything starts: the engine would find
+    out when it meets such a prompt, which may be hours later."""
+    parts.encode.whole(loaded.prompts[0])  # can it be rendered at all?
+    positions, max_new_tokens = position_limit(parts.model.config.get_text_config()), config.sampling.max_new_tokens
+    if positions is None or config.data.max_prompt_tokens + max_new_tokens <= positions:
+        return
+    if max_new_tokens >= positions:
+        raise ValueError(
+            f"sampling.max_new_tokens={max_new_tokens} leaves no room for a prompt in the {positions:,} positions of "
+            f"the model. Type sampling.max_new_tokens={positions // 2}"
+        )
+    lengths = Lengths(parts.encode.whole, positions - max_new_tokens)
+    found = sum(lengths.is_overlong(prompt) for prompt in loaded.prompts)
+    if found:
+        room = positions - lengths.longest
+        raise ValueError(
+            f"{found:,} prompts of {loaded.report.source} leave no room for sampling.max_new_tokens={max_new_tokens}: "
+            f"the model has {positions:,} positions and the longest prompt {lengths.longest:,} tokens (ids "
+            f"{', '.join(lengths.ids)}). Type data.max_prompt_tokens={positions - max_new_tokens} "
+            f"data.overlong_prompts=drop{f', or sampling.max_new_tokens={room}' if room > 0 else ''}"
+        )
 
 
 def _of_task(name: str, split: tasks.Split, n: int) -> Loaded:
@@ -289,25 +349,23 @@ def eval_sampling(config: RunConfig) -> Sampling:
     )
 
 
-def make_sinks(config: RunConfig, folder: RunFolder) -> list[Sink]:
-    """The configured sinks; each library is imported only when its sink is asked for."""
-    sinks: list[Sink] = []
+def make_sinks(config: RunConfig, folder: RunFolder) -> Iterator[Sink]:
+    """The configured sinks, one at a time; each library is imported only when its sink is asked for."""
     for name in config.log.sinks:
         match name:
             case "jsonl":
                 from burnish.sinks.jsonl import JsonlSink
 
-                sinks.append(JsonlSink(folder.metrics_path))
+                yield JsonlSink(folder.metrics_path)
             case "tensorboard":
                 from burnish.sinks.tensorboard import TensorBoardSink
 
-                sinks.append(TensorBoardSink(folder.tensorboard_path))
+                yield TensorBoardSink(folder.tensorboard_path)
             case "wandb":
                 from burnish.sinks.wandb import WandbSink
 
-                sinks.append(WandbSink(project=config.log.project, name=folder.path.name, config=resolved(config)))
+                yield WandbSink(project=config.log.project, name=folder.path.name, config=resolved(config))
             case "trackio":
                 from burnish.sinks.trackio import TrackioSink
 
-                sinks.append(TrackioSink(project=config.log.project, name=folder.path.name, config=resolved(config)))
-    return sinks
+                yield TrackioSink(project=config.log.project, name=folder.path.name, config=resolved(config))

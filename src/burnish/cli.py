@@ -49,7 +49,7 @@ def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that speaks to the user; None for a bug, which keeps its traceback."""
     from burnish.errors import ResumeError, StorageError, TrainingError
 
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | FloatingPointError):
         return EXIT_TRAINING
     if isinstance(error, StorageError):
         return EXIT_STORAGE

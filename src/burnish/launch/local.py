@@ -24,11 +24,21 @@ from burnish.types import Prompt, Request
 
 
 def start(config: RunConfig) -> None:
-    """A new run in a new folder."""
+    """A new run in a new folder.
+
+    A run that an error ends before its first step leaves nothing behind, so that the corrected command can run.
+    """
     _use_threads(config)
-    path = Path(config.out.format(name=config.name, seed=config.seed))
-    with RunFolder.open_new(path) as folder, Session(config, folder) as session:
-        session.run()
+    path = Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed)))
+    session = None
+    with RunFolder.open_new(path) as folder:
+        try:
+            with Session(config, folder) as session:
+                session.run()
+        except Exception:
+            if session is None or session.run_state.progress.step == 0:
+                folder.clear()
+            raise
 
 
 def resume(path: Path) -> None:
@@ -50,7 +60,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None) -> None:
     _use_threads(config)
     console = Console(0)
     parts = build.assemble(config, progress=lambda done, total: console.phase("evaluating", done, total))
-    held_out = build.heldout_prompts(config, parts.encode)
+    held_out = build.heldout_prompts(config, parts)
     assert held_out is not None, "`burnish eval` names its data"
     suite, loaded = held_out
     console.header(str(loaded.report).splitlines())

@@ -40,14 +40,23 @@ class Session:
         self.config = config
         self.folder = folder
         self.console = Console(config.train.steps)
-        self.parts = build.assemble(config)
-        self.data = build.training_prompts(config, self.parts.encode)
-        self.held_out = build.heldout_prompts(config, self.parts.encode)
-        if not folder.config_path.exists():  # only now, so that wrong input leaves no half-made run behind
-            folder.write_config(resolved(config))
         self.evaluations: list[Evaluation] = []
         self.totals: Counter[str] = Counter()
         """Sums over the whole run, attempts before a resume included: seconds per phase, tokens."""
+        self._attempt_opened = False
+        with ExitStack() as closing:  # what is open is closed if the rest cannot be made
+            self._open(closing)
+            self._closing = closing.pop_all()
+
+    def _open(self, closing: ExitStack) -> None:
+        config, folder = self.config, self.folder
+        self.parts = build.assemble(config)
+        closing.callback(self.parts.close)
+        closing.callback(self.console.close)
+        self.data = build.training_prompts(config, self.parts)
+        self.held_out = build.heldout_prompts(config, self.parts)
+        if not folder.config_path.exists():
+            folder.write_config(resolved(config))
         self.store = SQLiteStore(
             folder.store_path,
             run=self._identity(),
@@ -56,7 +65,11 @@ class Session:
             seed=config.seed,
             token_bytes=token_bytes(self.parts.tokenizer),
         )
-        self.sinks: list[Sink] = build.make_sinks(config, folder)
+        closing.callback(self.store.close)
+        self.sinks: list[Sink] = []
+        for sink in build.make_sinks(config, folder):
+            closing.callback(sink.close)
+            self.sinks.append(sink)
         self.run_state: Run = build.make_run(
             config,
             self.parts,
@@ -65,7 +78,6 @@ class Session:
             after_step=self._after_step,
             phase=self.console.phase,
         )
-        self._attempt_opened = False
 
     # -- the whole run -------------------------------------------------------------------------------------------------
 
@@ -100,6 +112,9 @@ class Session:
     def run(self) -> None:
         """Evaluate, train to the last step, save, evaluate again and write the summary."""
         run = self.run_state
+        if run.progress.step == run.plan.steps and self.folder.summary_path.exists():
+            self.console.note(f"the run is complete: {run.progress.step} of {run.plan.steps} steps")
+            return
         self.store.open_attempt(run.progress.step)
         self._attempt_opened = True
         self.console.header(self._header())
@@ -116,12 +131,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with ExitStack() as closing:  # each is closed, whatever the others do
-            closing.callback(self.parts.close)
-            closing.callback(self.console.close)
-            for sink in self.sinks:
-                closing.callback(sink.close)
-            closing.callback(self.store.close)
+        with self._closing:  # each is closed, whatever the others do
             if self._attempt_opened:
                 ended = "" if error is None else f"{type(error).__name__}: {error}"
                 self.store.end_attempt(1 if ended else 0, ended or None)

@@ -99,7 +99,7 @@ def load_prompts(
     )
     reading.remark(str(found))
     extractor = Extractor(found, reading, needs_answer=needs_answer)
-    lengths = _Lengths(encode_whole, max_prompt_tokens)
+    lengths = Lengths(encode_whole, max_prompt_tokens)
     prompts: list[Prompt] = []
     dropped: Counter[str] = Counter()
     for id, extracted in _identified(rows, extractor, keep=duplicates == "keep", dropped=dropped):
@@ -183,7 +183,7 @@ def _conversation(prompt: str | Messages, *, system: str | None, suffix: str) ->
     return messages
 
 
-class _Lengths:
+class Lengths:
     """Finds prompts over the limit, and encodes only those that could be.
 
     Byte-level BPE, SentencePiece, WordPiece and character tokenizers make at most one token per byte of the text. So a

@@ -293,8 +293,8 @@ class _Rows:
             logprobs = array("f", logprobs_BL[row, :length].tobytes())
             if not abs(sum(logprobs)) < float("inf"):
                 raise FloatingPointError(
-                    "The model's logits are not finite, so no token can be sampled: the weights have diverged. Resume "
-                    "from the last checkpoint with a smaller optimizer.learning_rate"
+                    "The model's logits are not finite, so no token can be sampled: the weights have diverged. "
+                    "Type a smaller optimizer.learning_rate, and model.path=RUN/checkpoints/STEP to start from there"
                 )
             taken.append(_Ended(request, sample, array("i", tokens_BL[row, :length].tobytes()), logprobs))
         return taken
