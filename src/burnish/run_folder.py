@@ -16,6 +16,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -142,6 +143,16 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write what came of the run. Numbers that are not finite become null, which JSON has."""
         write_atomically(self.summary_path, _json(_finite(summary)))
+
+    def clear(self) -> None:
+        """Remove what a run wrote here, and nothing else."""
+        for folder in (self.checkpoints_path, self.tensorboard_path):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder)
+        wal, shm = (self.store_path.with_name(self.store_path.name + end) for end in ("-wal", "-shm"))
+        files = (self.config_path, self.metrics_path, self.curves_path, self.summary_path, self.store_path, wal, shm)
+        for file in files:
+            file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Give the lock back. A second call does nothing, nor does one in a forked child."""
