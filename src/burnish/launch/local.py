@@ -15,7 +15,7 @@ import torch
 from burnish import build, seeds
 from burnish.config import RunConfig
 from burnish.evaluate import evaluate, table
-from burnish.launch.session import Session
+from burnish.launch.session import Session, folder_of
 from burnish.overrides import validate
 from burnish.protocols import Publication
 from burnish.run_folder import RunFolder
@@ -29,9 +29,8 @@ def start(config: RunConfig) -> None:
     A run that an error ends before its first step leaves nothing behind, so that the corrected command can run.
     """
     _use_threads(config)
-    path = Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed)))
     session = None
-    with RunFolder.open_new(path) as folder:
+    with RunFolder.open_new(folder_of(config)) as folder:
         try:
             with Session(config, folder) as session:
                 session.run()

@@ -8,6 +8,7 @@ import platform
 from collections import Counter
 from contextlib import ExitStack
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -271,7 +272,7 @@ class Session:
     def _identity(self) -> dict[str, Any]:
         config = resolved(self.config)
         return {
-            "run_id": f"{self.folder.path.name}-{_sha256(config)[:12]}",
+            "run_id": f"{folder_of(self.config).name}-{_sha256(config)[:12]}",  # moving the folder makes no other run
             "name": self.config.name,
             "objective": self.config.objective.name,
             "config": config,
@@ -280,6 +281,11 @@ class Session:
             "code": __version__,
             "host": f"{platform.system()} {platform.machine()}",
         }
+
+
+def folder_of(config: RunConfig) -> Path:
+    """Where a run of this config begins; its folder may be moved later."""
+    return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed)))
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:
