@@ -9,6 +9,7 @@
     mismatch     weights that correct for the engine's log-probabilities  [N]    -> [N]
     groups       membership by id
     shaping      additions to a completion's score, such as the overlong penalty
+    scalarize    from the parts of a multi-objective reward to one total
 
 Shape letters: N completion tokens (all sequences end to end), B sequences, P prompts (= groups).
 
