@@ -7,6 +7,11 @@
     length    tokens per completion          truncated share cut at the length limit
     faults    completions that could not be graded
 
+and where completions state their confidence
+
+    brier, ece, auroc    what the statement is worth (`burnish.calibration`)
+    confidence           mean stated         tagged    share of completions that state one
+
 each with a 95 % bootstrap interval over prompts (`faults` is a count and has none). Right is a `Score.status` of `ok`:
 weights, format bonuses and length penalties of the training reward play no part. A fault of the grader is no wrong
 answer: the completion is left out of every accuracy and counted in `faults`.
@@ -22,17 +27,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from burnish import seeds
+from burnish import calibration, seeds
 from burnish.errors import TrainingError
 from burnish.protocols import Reward, RolloutEngine
 from burnish.records import Evaluation, EvaluationItem
-from burnish.types import FAULTS, Completion, Prompt, Request, Sampling, Score
+from burnish.types import FAULTS, Completion, Group, Prompt, Request, Rollout, Sampling, Score
 
 NUM_RESAMPLES = 1000
 MISSING = float("nan")
 
 Graded = tuple[Sequence[Completion], Sequence[Score]]
 """The completions of one prompt and their scores, in seed order."""
+
+Statements = Callable[[Sequence[Group]], Sequence[Sequence[float | None]]]
+"""The confidence that each rollout of each group states; None where it states none."""
 
 
 def evaluate(
@@ -47,13 +55,15 @@ def evaluate(
     sampling: Sampling,
     seed: int,
     greedy: bool,
+    statements: Statements | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Evaluate the policy that the engine holds, which must be `policy_version`.
 
     The same problem gets the same seeds in every evaluation of a run, whatever else is in the suite or happened
     before, and nothing depends on the order in which the engine finishes. `progress` hears (prompts done, of how many);
-    greedy decoding goes through the prompts a second time.
+    greedy decoding goes through the prompts a second time. `statements` reads the confidence that sampled completions
+    state; without it none is measured.
 
     A prompt counts in avg@n and maj@n when at least one completion could be graded, and in pass@k when k could. A value
     for which no prompt counts is left out.
@@ -68,29 +78,37 @@ def evaluate(
     draws = _Draws(engine, reward, prompts, policy_version, seed, progress, total=len(prompts) * (1 + greedy))
     sampled = draws.take(samples, sampling)
     decoded = draws.take(1, replace(sampling, temperature=0.0)) if greedy else None
-    items = [_item(prompt, *graded) for prompt, graded in zip(prompts, sampled, strict=True)]
+    confidences = _confidences(prompts, sampled, statements)
+    items = [_item(*row) for row in zip(prompts, sampled, confidences, strict=True)]
     faults = [score for _, scores in [*sampled, *(decoded or ())] for score in scores if score.status in FAULTS]
     if not any(item.num_completions for item in items):
         raise TrainingError(
             f"evaluation of {suite}: none of {len(prompts) * samples} completions could be graded; the first fault: "
             f"{faults[0].status}: {faults[0].message}"
         )
-    values = bootstrap(_columns(items, sampled, decoded, samples), seed=seeds.derive(seed, "bootstrap", suite))
+    columns = _columns(items, sampled, decoded, samples)
+    if statements:
+        columns |= _stated_columns(items, confidences)
+    resampling = seeds.derive(seed, "bootstrap", suite)
+    values = bootstrap(columns, seed=resampling)
+    stated = calibration.gather(confidences, [_rights(scores) for _, scores in sampled])
+    values |= calibration.measures(stated, num_prompts=len(prompts), num_resamples=NUM_RESAMPLES, seed=resampling)
     num_faults = float(len(faults))
     values["faults"] = (num_faults, num_faults, num_faults)
-    return Evaluation(step, suite, values, items)
+    return Evaluation(step, suite, values, items, calibration.reliability(stated))
 
 
 def table(evaluation: Evaluation) -> list[str]:
     """Lines for the terminal: one per value, with its interval."""
     num_prompts, num_graded = len(evaluation.items), sum(item.num_completions for item in evaluation.items)
     lines = [f"{evaluation.suite}, step {evaluation.step}: {num_prompts:,} prompts, {num_graded:,} completions graded"]
+    width = max(9, *map(len, evaluation.values))
     for name, (value, low, high) in evaluation.values.items():
         if name == "faults":
-            lines.append(f"  {name:9} {value:7.0f}")
+            lines.append(f"  {name:{width}} {value:7.0f}")
         else:
             digits = 1 if name == "length" else 3
-            lines.append(f"  {name:9} {value:7.{digits}f}  [{low:.{digits}f}, {high:.{digits}f}]")
+            lines.append(f"  {name:{width}} {value:7.{digits}f}  [{low:.{digits}f}, {high:.{digits}f}]")
     return lines
 
 
@@ -191,15 +209,44 @@ class _Draws:
         return requests
 
 
-def _item(prompt: Prompt, completions: Sequence[Completion], scores: Sequence[Score]) -> EvaluationItem:
-    """`num_completions` counts those that could be graded; the mean length is over all."""
+def _confidences(
+    prompts: Sequence[Prompt], sampled: Sequence[Graded], statements: Statements | None
+) -> Sequence[Sequence[float | None]]:
+    """For each prompt, what its completions state."""
+    if statements is None:
+        return [[None] * len(completions) for completions, _ in sampled]
+    groups = [
+        Group(index, prompt, tuple(Rollout(c, s) for c, s in zip(completions, scores, strict=True)))
+        for index, (prompt, (completions, scores)) in enumerate(zip(prompts, sampled, strict=True))
+    ]
+    return statements(groups)
+
+
+def _stated_columns(
+    items: Sequence[EvaluationItem], confidences: Sequence[Sequence[float | None]]
+) -> dict[str, list[float]]:
+    return {
+        "confidence": [MISSING if item.mean_confidence is None else item.mean_confidence for item in items],
+        "tagged": [sum(c is not None for c in stated) / len(stated) for stated in confidences],
+    }
+
+
+def _rights(scores: Sequence[Score]) -> list[bool | None]:
+    return [None if score.status in FAULTS else score.status == "ok" for score in scores]
+
+
+def _item(prompt: Prompt, graded: Graded, confidences: Sequence[float | None]) -> EvaluationItem:
+    """`num_completions` counts those that could be graded; means are over all that have the value."""
+    completions, scores = graded
     assert len(completions) == len(scores)
+    stated = [confidence for confidence in confidences if confidence is not None]
     return EvaluationItem(
         prompt=prompt,
         num_completions=sum(score.status not in FAULTS for score in scores),
         num_right=sum(score.status == "ok" for score in scores),
         majority_right=majority_right(scores),
         mean_length=sum(len(c.token_ids) for c in completions) / len(completions),
+        mean_confidence=sum(stated) / len(stated) if stated else None,
     )
 
 
@@ -224,5 +271,5 @@ def _columns(
 
 
 def _accuracy(scores: Sequence[Score]) -> float:
-    graded = [score.status == "ok" for score in scores if score.status not in FAULTS]
+    graded = [right for right in _rights(scores) if right is not None]
     return sum(graded) / len(graded) if graded else MISSING

@@ -60,6 +60,16 @@ class EvaluationItem:
 
 
 @dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Completions whose stated confidence lies in the same tenth."""
+
+    n: int
+    confidence: float
+    """Mean."""
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One evaluation of one suite. `values` maps `avg@2`, `pass@4`, ... to (value, low, high): 95 % bootstrap."""
 
@@ -67,6 +77,8 @@ class Evaluation:
     suite: str
     values: Mapping[str, tuple[float, float, float]]
     items: Sequence[EvaluationItem]
+    reliability: Sequence[ReliabilityBin] = ()
+    """Rising confidence; empty where none is stated or measured."""
 
 
 @dataclass(frozen=True, slots=True)
