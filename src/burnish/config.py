@@ -209,6 +209,42 @@ class LitePPO(Clipped):
 ObjectiveConfig = Annotated[DAPO | GRPO | DrGRPO | LitePPO, Field(discriminator="name")]
 
 
+# -- stated confidence ------------------------------------------------------------------------------------------------
+
+
+class Confidence(Section):
+    """Completions say how sure they are: `<confidence>high</confidence>`. Giving any of these keys turns it on."""
+
+    train: bool = True
+    """Train the statement; false only measures it in evaluations."""
+    coef: PositiveFloat = 0.1
+    """Weight of the mean loss over an update's valid statements."""
+    loss: Literal["regression", "classification"] = "regression"
+    """Squared error to a target from 0 to 1, or cross-entropy to a label."""
+    score: Literal["softmax", "prob_diff"] = "softmax"
+    """`softmax`: P(high) among the two words; `prob_diff`: (P(high) - P(low) + 1) / 2 of the whole vocabulary."""
+    target: Literal["data", "group_accuracy", "correctness"] = "data"
+    """What should be stated: the row's `target_confidence` (regression) or `confidence_label` (classification); the
+    share of right siblings; or whether the completion itself is right."""
+    tag: Annotated[str, Field(pattern=r"^[^<>/\s]+$")] = "confidence"
+    """Name of the tag; exactly one of it makes a statement valid."""
+    high: Annotated[str, Field(pattern=r"^[^<>\s]([^<>]*[^<>\s])?$")] = "high"
+    low: Annotated[str, Field(pattern=r"^[^<>\s]([^<>]*[^<>\s])?$")] = "low"
+    high_token_id: NonNegativeInt | None = None
+    """As `burnish token-ids` prints it; None finds it. A wrong one is refused."""
+    low_token_id: NonNegativeInt | None = None
+    mask_tag: bool = False
+    """The tokens of the tag train by the confidence term alone, without policy gradient."""
+
+    @model_validator(mode="after")
+    def _words_differ(self) -> Self:
+        if self.high == self.low:
+            raise ValueError(
+                f"confidence.high and confidence.low are both {self.high!r}. Type confidence.high=yes confidence.low=no"
+            )
+        return self
+
+
 # -- how the policy is updated ----------------------------------------------------------------------------------------
 
 
@@ -278,6 +314,8 @@ class RunConfig(Section):
     reward: Reward = Reward()
     sampling: SamplingConfig = SamplingConfig()
     objective: ObjectiveConfig = DAPO()
+    confidence: Confidence | None = None
+    """None: completions state no confidence."""
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     eval: Eval = Eval()

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish import calibration, seeds
+from burnish.confidence.stated import Statements
 from burnish.errors import TrainingError
 from burnish.protocols import Reward, RolloutEngine
 from burnish.records import Evaluation, EvaluationItem
@@ -38,9 +39,6 @@ MISSING = float("nan")
 
 Graded = tuple[Sequence[Completion], Sequence[Score]]
 """The completions of one prompt and their scores, in seed order."""
-
-Statements = Callable[[Sequence[Group]], Sequence[Sequence[float | None]]]
-"""The confidence that each rollout of each group states; None where it states none."""
 
 
 def evaluate(
