@@ -28,9 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish import calibration, seeds
-from burnish.confidence.stated import Statements
 from burnish.errors import TrainingError
-from burnish.protocols import Reward, RolloutEngine
+from burnish.protocols import Reward, RolloutEngine, Statements
 from burnish.records import Evaluation, EvaluationItem
 from burnish.types import FAULTS, Completion, Group, Prompt, Request, Rollout, Sampling, Score
 

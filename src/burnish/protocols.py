@@ -84,6 +84,12 @@ class Reward(Protocol):
         ...
 
 
+class Statements(Protocol):
+    def __call__(self, groups: Sequence[Group], /) -> Sequence[Sequence[float | None]]:
+        """The confidence that each rollout of each group states, from 0 to 1; None where it states none."""
+        ...
+
+
 class PromptSampler(Protocol):
     """Chooses prompts; never judges or admits."""
 

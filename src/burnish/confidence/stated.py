@@ -18,10 +18,8 @@ from torch import Tensor
 from burnish.batch import Batch, collate
 from burnish.confidence.tag import Tag
 from burnish.confidence.term import SCORES, Marking, ScoreName
+from burnish.protocols import Statements
 from burnish.types import Group, Rollout
-
-Statements = Callable[[Sequence[Group]], list[list[float | None]]]
-"""Groups -> the confidence of each of their rollouts; None for a rollout without exactly one tag."""
 
 Logprobs = Callable[[Batch], Tensor]
 """`Learner.logprobs`."""
