@@ -10,15 +10,15 @@ fixed, so it may be cut into pieces anywhere. Two types, so that no loss can see
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import stdev
 
 import torch
 from torch import Tensor
 
-from burnish.types import Group
+from burnish.types import Group, Shares
 
 NO_TAG, MANY_TAGS = -1, -2
 """In place of a token's index: the text has no tag where it should have one; it has several."""
@@ -42,13 +42,28 @@ Marker = Callable[[Group], Sequence[Mark]]
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How the scores of a step spread. Standard deviations have ddof 1, and are 0 for fewer than two values."""
+
+    score_std: float
+    """Of all scores."""
+    centered_mean: float
+    """Over completion tokens, of score - group mean: not 0 where right and wrong answers differ in length."""
+    centered_std: float
+    """Over the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     prompt_ids: tuple[array[int], ...]
     """Token ids of the prompt of each group, P arrays."""
     tokens_N: Tensor
     """int64."""
     old_logprobs_N: Tensor
-    """float32, under the policy that sampled, at the sampling temperature."""
+    """float32, under the policy that sampled, at the sampling temperature. The engine's, or the learner's own where the
+    objective wants those (`Objective.needs_old`)."""
+    engine_logprobs_N: Tensor
+    """float32, as the engine that sampled reported them."""
     mask_N: Tensor
     """bool, True on tokens that train."""
     position_N: Tensor
@@ -74,8 +89,8 @@ class Batch:
     """int64, index within the completion of the token that decides the stated confidence; `NO_TAG`, `MANY_TAGS`."""
     tag_N: Tensor
     """bool, the token belongs to the tag that states the confidence."""
-    score_std: float
-    """Standard deviation (ddof 1) of all scores of the step, of which this batch may be a part."""
+    spread: Spread
+    """Of the whole step, of which this batch may be a part."""
 
     @property
     def num_sequences(self) -> int:
@@ -104,6 +119,7 @@ class Batch:
             self,
             tokens_N=self.tokens_N[index],
             old_logprobs_N=self.old_logprobs_N[index],
+            engine_logprobs_N=self.engine_logprobs_N[index],
             mask_N=self.mask_N[index],
             position_N=self.position_N[index],
             sequence_N=torch.repeat_interleave(torch.arange(len(lengths)), lengths),
@@ -132,6 +148,8 @@ class Prepared:
     """Masked-in tokens of the whole update, and not only of this piece."""
     num_sequences: int
     """Sequences of the whole update."""
+    shares: Shares
+    """Metrics of the whole update that were known before it was cut; not to be added up over pieces."""
 
     def select(self, sequences: Tensor) -> Prepared:
         """A piece: the given sequences with the weights that the whole batch gave them."""
@@ -160,17 +178,40 @@ class PolicyOutput:
     """float32, a value head's estimate; None without one."""
 
 
-def spread(groups: Sequence[Group]) -> float:
-    """Standard deviation (ddof 1) of the total scores of all rollouts that have one; 0 for fewer than two."""
-    scores = [r.score.total for group in groups for r in group.rollouts if r.score.total is not None]
-    return stdev(scores) if len(scores) > 1 else 0.0
+def spread(groups: Sequence[Group]) -> Spread:
+    """How the total scores of `groups` spread; rollouts without a score do not count."""
+    scores: list[float] = []
+    centered: list[tuple[float, int]] = []
+    for group in groups:
+        scored = [(r.score.total, len(r.completion.token_ids)) for r in group.rollouts if r.score.total is not None]
+        mean = math.fsum(score for score, _ in scored) / max(len(scored), 1)
+        scores += [score for score, _ in scored]
+        centered += [(score - mean, length) for score, length in scored]
+    _, score_std = _moments([(score, 1) for score in scores])
+    return Spread(score_std, *_moments(centered))
 
 
-def collate(groups: Sequence[Group], *, score_std: float | None = None, mark: Marker | None = None) -> Batch:
+def _moments(weighted: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Mean and standard deviation (ddof 1) of values that occur so many times each."""
+    count = sum(times for _, times in weighted)
+    mean = math.fsum(value * times for value, times in weighted) / max(count, 1)
+    squares = math.fsum((value - mean) ** 2 * times for value, times in weighted)
+    return mean, math.sqrt(squares / (count - 1)) if count > 1 else 0.0
+
+
+def collate(
+    groups: Sequence[Group],
+    *,
+    step: Spread | None = None,
+    old_logprobs_N: Tensor | None = None,
+    mark: Marker | None = None,
+) -> Batch:
     """Lay the rollouts of `groups` end to end, group by group. Every token is masked in.
 
-    `score_std` is the spread of the whole step's scores where `groups` are a part of it. `mark` is the objective's;
-    without one, no sequence has a tag or a target.
+    Args:
+        step: spread of the whole step's scores, where `groups` are a part of it.
+        old_logprobs_N: the learner's own; None takes the engine's.
+        mark: the objective's; without one, no sequence has a tag or a target.
     """
     rollouts = [(p, rollout) for p, group in enumerate(groups) for rollout in group.rollouts]
     completions = [rollout.completion for _, rollout in rollouts]
@@ -186,10 +227,12 @@ def collate(groups: Sequence[Group], *, score_std: float | None = None, mark: Ma
     spans_B2 = torch.tensor([(found.first, found.end) for found in marks], dtype=torch.int64).reshape(len(marks), 2)
     first_B, end_B = spans_B2.unbind(1)
     position_N = torch.arange(len(tokens_N)) - (ends_B - lengths_B)[sequence_N]
+    engine_logprobs_N = _flat([c.logprobs for c in completions], torch.float32)
     return Batch(
         prompt_ids=tuple(group.rollouts[0].completion.prompt_ids if group.rollouts else array("i") for group in groups),
         tokens_N=tokens_N,
-        old_logprobs_N=_flat([c.logprobs for c in completions], torch.float32),
+        old_logprobs_N=engine_logprobs_N if old_logprobs_N is None else old_logprobs_N,
+        engine_logprobs_N=engine_logprobs_N,
         mask_N=torch.ones(len(tokens_N), dtype=torch.bool),
         position_N=position_N,
         sequence_N=sequence_N,
@@ -205,7 +248,7 @@ def collate(groups: Sequence[Group], *, score_std: float | None = None, mark: Ma
         target_B=torch.tensor([missing if m.target is None else m.target for m in marks], dtype=torch.float32),
         tag_B=tag_B,
         tag_N=(position_N >= first_B[sequence_N]) & (position_N < end_B[sequence_N]),
-        score_std=spread(groups) if score_std is None else score_std,
+        spread=spread(groups) if step is None else step,
     )
 
 

@@ -26,11 +26,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from burnish import seeds
 from burnish.assets import embedded_base_path
+from burnish.build_objective import make_objective
 from burnish.config import RunConfig, resolved
 from burnish.errors import TrainingError
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
-from burnish.objective import Objective, clipped_objective
 from burnish.prompts import tasks
 from burnish.prompts.datasets import Lengths, Loaded, Report, fingerprint, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
@@ -265,26 +265,10 @@ def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str,
     )
 
 
-def make_objective(config: RunConfig) -> Objective:
-    chosen = config.objective
-    return clipped_objective(
-        advantage=chosen.advantage,
-        reduction=chosen.reduction,
-        clip_low=chosen.clip_low,
-        clip_high=chosen.clip_high,
-        dual_clip=chosen.dual_clip,
-        max_new_tokens=config.sampling.max_new_tokens,
-        kl_coef=chosen.kl.coef,
-        kl_estimator=chosen.kl.estimator,
-        entropy_coef=chosen.entropy_coef,
-        mask_truncated=chosen.overlong.mask_truncated,
-    )
-
-
 def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: Store, **hooks: Any) -> Run:
     """A run at step 0. `hooks` are the `after_step` and `phase` of `Run`."""
     sampling, train = config.sampling, config.train
-    objective = make_objective(config)
+    objective = make_objective(config, vocab_size=parts.model.config.get_text_config().vocab_size)
     planned_updates = train.steps * train.updates_per_step * train.epochs
     optimizer = config.optimizer
     learner = LocalLearner(

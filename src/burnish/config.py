@@ -2,30 +2,17 @@
 
 Every default lives here and nowhere else. Unknown keys are errors. A choice between variants is a union discriminated
 by `name`, and each variant's defaults are its published setting: `objective.name=dapo` with nothing else is DAPO.
-Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates.
+Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates. The methods are in `config_objectives`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
+from burnish.config_objectives import DAPO, ObjectiveConfig
+from burnish.config_section import Section, Share
 
 # -- what is trained, on what -----------------------------------------------------------------------------------------
 
@@ -121,92 +108,6 @@ class SamplingConfig(Section):
     """Admitted groups beyond the batch: drop them (every batch is on-policy), or start the next step with them."""
     slots: PositiveInt = 512
     """Completions the local engine decodes at once."""
-
-
-# -- objectives -------------------------------------------------------------------------------------------------------
-
-
-class KL(Section):
-    coef: NonNegativeFloat = 0.0
-    """0 loads no reference model."""
-    estimator: Literal["k1_plus", "k2", "k3", "k3_plus"] = "k3_plus"
-    """`k2`: half the squared log-ratio; `k3`: low variance, biased gradient; `_plus`: that value with k2's gradient,
-    which is the unbiased one."""
-
-
-class Overlong(Section):
-    buffer: NonNegativeInt | Literal["auto"] = 0
-    """Tokens before `max_new_tokens` over which the penalty grows from 0 to `factor`; 0 is off, `auto` is a fifth of
-    `max_new_tokens` (the paper's 4096 of 20480)."""
-    factor: NonNegativeFloat = 1.0
-    mask_truncated: bool = False
-    """Overlong filtering: completions cut at the limit do not train (they still count in their group's baseline)."""
-
-
-class Clipped(Section):
-    """The group-relative family: an advantage, a clipped surrogate, a reduction. Variants differ in defaults only."""
-
-    advantage: Literal["standardized", "centered", "batch_scaled", "leave_one_out"] = "standardized"
-    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "sequence_mean"
-    """What every token weighs: `token_mean` the same in the whole batch; `prompt_mean` the same within a prompt's
-    group (the DAPO paper's equation); `sequence_mean` its sequence's share; `fixed_length` 1 / max_new_tokens."""
-    clip_low: PositiveFloat = 0.2
-    clip_high: PositiveFloat = 0.2
-    dual_clip: Annotated[float, Field(gt=1.0)] | None = None
-    """Bound on the loss of a token with negative advantage, as a multiple of the advantage."""
-    dynamic_sampling: bool = False
-    """Drop groups whose siblings all have the same raw score, and generate more until the batch is full."""
-    overlong: Overlong = Overlong()
-    kl: KL = KL()
-    entropy_coef: NonNegativeFloat = 0.0
-
-    @model_validator(mode="after")
-    def _clips_in_order(self) -> Self:
-        if self.clip_low >= 1.0:
-            raise ValueError(f"clip_low is {self.clip_low}; it must be below 1. Type objective.clip_low=0.2")
-        if self.dual_clip is not None and self.dual_clip <= 1.0 + self.clip_high:
-            raise ValueError(
-                f"dual_clip is {self.dual_clip}; it must be above 1 + clip_high = {1.0 + self.clip_high}. "
-                "Type objective.dual_clip=10"
-            )
-        return self
-
-
-class DAPO(Clipped):
-    """arXiv:2503.14476: clip-higher, dynamic sampling, token-level loss, soft overlong punishment."""
-
-    name: Literal["dapo"] = "dapo"
-    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "token_mean"
-    clip_high: PositiveFloat = 0.28
-    dual_clip: Annotated[float, Field(gt=1.0)] | None = 10.0
-    """From the authors' recipe; the paper has none."""
-    dynamic_sampling: bool = True
-    overlong: Overlong = Overlong(buffer="auto")
-
-
-class GRPO(Clipped):
-    """arXiv:2402.03300, outcome supervision."""
-
-    name: Literal["grpo"] = "grpo"
-
-
-class DrGRPO(Clipped):
-    """arXiv:2503.20783: no division by the group's std, nor by the realised length."""
-
-    name: Literal["dr_grpo"] = "dr_grpo"
-    advantage: Literal["standardized", "centered", "batch_scaled", "leave_one_out"] = "centered"
-    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "fixed_length"
-
-
-class LitePPO(Clipped):
-    """arXiv:2508.08221: group mean, batch std, token-level loss."""
-
-    name: Literal["lite_ppo"] = "lite_ppo"
-    advantage: Literal["standardized", "centered", "batch_scaled", "leave_one_out"] = "batch_scaled"
-    reduction: Literal["token_mean", "prompt_mean", "sequence_mean", "fixed_length"] = "token_mean"
-
-
-ObjectiveConfig = Annotated[DAPO | GRPO | DrGRPO | LitePPO, Field(discriminator="name")]
 
 
 # -- stated confidence ------------------------------------------------------------------------------------------------

@@ -4,22 +4,29 @@
 
 `Objective.prepare` sees the whole update and fixes advantages and weights (coefficient and normaliser in one number).
 `Objective.loss` sees any piece of it; the losses of disjoint pieces add up to the loss of the whole, so gradient
-accumulation, ranks and packing change nothing. `clipped_objective` makes the group-relative family (DAPO, GRPO,
-Dr.GRPO, Lite PPO) from names looked up in `ADVANTAGES`, `REDUCTIONS` and `KL_ESTIMATORS`: to add one, add a row.
+accumulation, ranks and packing change nothing.
+
+`group_objective` makes the group-relative family (DAPO, GRPO, GSPO, CISPO, ...) from a surrogate of `policy_terms` and
+names looked up in `ADVANTAGES`, `REDUCTIONS`, `KL_ESTIMATORS` and `CORRECTIONS`: to add one, add a row. `adpo` makes
+the anchored listwise one.
 
 Shape letters: N completion tokens, B sequences, K terms.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from burnish.algorithms import advantages, kl, reductions, surrogates
+from burnish import policy_terms
+from burnish.algorithms import advantages, kl, mismatch, reductions, surrogates
 from burnish.batch import Batch, Marker, PolicyOutput, Prepared
+from burnish.policy_terms import Codes, Surrogate, TokenLoss
 from burnish.types import Shares
 
 Advantage = Callable[[Batch, Tensor], Tensor]
@@ -28,8 +35,8 @@ Advantage = Callable[[Batch, Tensor], Tensor]
 Weights = Callable[[Batch], Tensor]
 """The whole batch -> float32 [N], 0 where the mask is False."""
 
-TokenLoss = Callable[[PolicyOutput, Prepared], Tensor]
-"""(the policy on a piece, the piece) -> float32 [N], unreduced, with a graph."""
+Survey = Callable[[Batch, Tensor], Shares]
+"""(the whole batch, current log-probabilities [N]) -> metrics of the update that no piece could know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +52,24 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """The edges of a clipped surrogate, as ratio 1 - low, 1 + high and dual."""
-
-    low: float
-    high: float
-    dual: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Objective:
     advantage: Advantage
     terms: tuple[Term, ...]
-    clip: Clip | None = None
-    """Where the policy term clips, so that it can be recorded; None when it does not clip."""
+    codes: Codes | None = None
+    """Where the policy term holds a token, so that it can be recorded; None when it holds none."""
     tracked_ids: tuple[int, ...] = ()
     """Token ids whose log-probabilities the terms read (`PolicyOutput.tracked_NJ`)."""
     needs_current: bool = False
     """`prepare` wants log-probabilities under the weights before the update."""
     needs_reference: bool = False
     """A term reads `PolicyOutput.ref_logprobs_N`."""
-    mask_truncated: bool = False
-    """Overlong filtering: completions cut at the length limit do not train. They still count in their group's baseline
-    (as in the DAPO paper and TRL) and in the number of sequences."""
+    needs_old: bool = False
+    """The old log-probabilities of a batch must be the learner's own, and not the engine's."""
+    trains: Callable[[Batch], Tensor] | None = None
+    """batch -> bool [B], the sequences that train; None trains all. The others still count in their group's baseline
+    and in the number of sequences."""
+    survey: Survey | None = None
+    """What to report of a whole update before it is cut."""
     mark: Marker | None = None
     """Finds what the terms read in the text (`Batch.tag_B`, `tag_N`, `target_B`) when groups are collated."""
     confidence: Callable[[Tensor, Batch], Tensor] | None = None
@@ -83,8 +85,8 @@ class Objective:
         assert current_logprobs_N is not None or not self.needs_current, (
             "this objective needs current log-probabilities"
         )
-        if self.mask_truncated:
-            batch = replace(batch, mask_N=batch.mask_N & ~batch.truncated_B[batch.sequence_N])
+        if self.trains is not None:
+            batch = replace(batch, mask_N=batch.mask_N & self.trains(batch)[batch.sequence_N])
         current_N = batch.old_logprobs_N if current_logprobs_N is None else current_logprobs_N
         return Prepared(
             batch=batch,
@@ -92,6 +94,7 @@ class Objective:
             weights_KN=torch.stack([term.weights(batch) for term in self.terms]),
             num_trained=int(batch.mask_N.sum()),
             num_sequences=batch.num_sequences,
+            shares={} if self.survey is None else self.survey(batch, current_N),
         )
 
     def loss(self, output: PolicyOutput, prepared: Prepared) -> tuple[Tensor, Shares]:
@@ -105,7 +108,7 @@ class Objective:
             kl/old                  k3 estimate of KL(old || current), on tokens that old drew
             kl/ref                  k3 estimate of KL(current || reference), when there is a reference
             ratio/mean              pi / pi_old
-            clip/low, /high, /dual  tokens held at each edge, when the objective clips; clip/fraction any of them
+            clip/low, /high, /dual  tokens held at each edge, when the surrogate has edges; clip/fraction any of them
         """
         output, prepared = _silence(output, prepared)
         parts_K = torch.stack(
@@ -128,18 +131,10 @@ class Objective:
 
     def clip_codes(self, logprobs_N: Tensor, prepared: Prepared) -> Tensor:
         """Where the policy term holds the ratio at an edge: int8 [N], -1 low, 1 high, 2 dual, 0 free or masked out."""
-        batch = prepared.batch
-        if self.clip is None:
-            return torch.zeros_like(batch.mask_N, dtype=torch.int8)
-        codes_N = surrogates.clip_codes(
-            logprobs_N,
-            batch.old_logprobs_N,
-            prepared.advantages_N,
-            clip_low=self.clip.low,
-            clip_high=self.clip.high,
-            dual_clip=self.clip.dual,
-        )
-        return codes_N.masked_fill(~batch.mask_N, surrogates.CODE_NONE)
+        mask_N = prepared.batch.mask_N
+        if self.codes is None:
+            return torch.zeros_like(mask_N, dtype=torch.int8)
+        return self.codes(logprobs_N, prepared).masked_fill(~mask_N, surrogates.CODE_NONE)
 
     @torch.no_grad()
     def _token_shares(self, output: PolicyOutput, prepared: Prepared) -> Shares:
@@ -151,7 +146,7 @@ class Objective:
         }
         if output.ref_logprobs_N is not None:
             measured["kl/ref"] = kl.k3(output.logprobs_N, output.ref_logprobs_N)
-        if self.clip is not None:
+        if self.codes is not None:
             codes_N = self.clip_codes(output.logprobs_N, prepared)
             measured["clip/low"] = codes_N == surrogates.CODE_LOW
             measured["clip/high"] = codes_N == surrogates.CODE_HIGH
@@ -165,8 +160,13 @@ class Objective:
 ADVANTAGES: Mapping[str, Callable[[Batch], Tensor]] = {
     "standardized": lambda batch: advantages.standardized(batch.scores_B, batch.group_B),
     "centered": lambda batch: advantages.centered(batch.scores_B, batch.group_B),
-    "batch_scaled": lambda batch: advantages.batch_scaled(batch.scores_B, batch.group_B, std=batch.score_std),
+    "batch_scaled": lambda batch: advantages.batch_scaled(batch.scores_B, batch.group_B, std=batch.spread.score_std),
     "leave_one_out": lambda batch: advantages.leave_one_out(batch.scores_B, batch.group_B),
+    "whitened": lambda batch: advantages.whitened(
+        batch.scores_B, batch.group_B, mean=batch.spread.centered_mean, std=batch.spread.centered_std
+    ),
+    "length_weighted": lambda batch: advantages.length_weighted(batch.scores_B, batch.group_B, batch.lengths_B),
+    "best_of_group": lambda batch: advantages.best_of_group(batch.scores_B, batch.group_B),
 }
 """batch -> [B]."""
 
@@ -191,20 +191,34 @@ KL_ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 """(log-probabilities [N], reference's [N]) -> [N]. k1 is no loss: its gradient is 0 in expectation."""
 
 
-def clipped_objective(
+CORRECTIONS: Mapping[str, Callable[[Batch], Tensor] | None] = {
+    "off": None,
+    "token": lambda batch: mismatch.token_weights(batch.old_logprobs_N, batch.engine_logprobs_N, batch.mask_N),
+    "sequence": lambda batch: mismatch.sequence_weights(
+        batch.old_logprobs_N,
+        batch.engine_logprobs_N,
+        batch.mask_N,
+        batch.sequence_N,
+        num_sequences=batch.num_sequences,
+    ),
+}
+"""batch -> importance weights [N] of the learner against the engine, not yet truncated."""
+
+
+def group_objective(
+    surrogate: Surrogate,
     *,
     advantage: str,
     reduction: str,
-    clip_low: float,
-    clip_high: float,
-    dual_clip: float | None,
     max_new_tokens: int,
     kl_coef: float = 0.0,
     kl_estimator: str = "k3_plus",
     entropy_coef: float = 0.0,
     mask_truncated: bool = False,
+    correction: str = "off",
+    correction_cap: float = math.inf,
 ) -> Objective:
-    """The group-relative family: an advantage, a clipped surrogate, a reduction, and optional KL and entropy terms.
+    """The group-relative family: an advantage, a surrogate, a reduction, and optional KL and entropy terms.
 
     Both optional terms weigh their tokens as the policy term does, times their coefficient, and exist only when it is
     not 0.
@@ -212,48 +226,80 @@ def clipped_objective(
     Args:
         advantage: a key of `ADVANTAGES`.
         reduction: a key of `REDUCTIONS`.
-        clip_low: see `surrogates.clipped`, as for `clip_high` and `dual_clip`.
         max_new_tokens: the divisor of the `fixed_length` reduction.
         kl_estimator: a key of `KL_ESTIMATORS`.
+        mask_truncated: overlong filtering: completions cut at the length limit do not train. They still count in their
+            group's baseline, as in the DAPO paper and TRL.
+        correction: a key of `CORRECTIONS`, truncated importance sampling against the engine; see `mismatch`.
+        correction_cap: largest weight of the correction.
+    """
+    compare, weigh, importance = ADVANTAGES[advantage], REDUCTIONS[reduction], CORRECTIONS[correction]
+
+    def per_token(batch: Batch, _current_N: Tensor) -> Tensor:
+        return compare(batch)[batch.sequence_N]
+
+    def plain(batch: Batch) -> Tensor:
+        return weigh(batch, max_new_tokens)
+
+    def corrected(batch: Batch) -> Tensor:
+        return plain(batch) if importance is None else plain(batch) * importance(batch).clamp(max=correction_cap)
+
+    def survey(batch: Batch, _current_N: Tensor) -> Shares:
+        assert importance is not None
+        weight_N = importance(batch)[batch.mask_N].double()
+        count = float(len(weight_N))
+        return {
+            "mismatch/weight": (weight_N.clamp(max=correction_cap).sum().item(), count),
+            "mismatch/capped": (float((weight_N > correction_cap).sum()), count),
+        }
+
+    return Objective(
+        advantage=per_token,
+        terms=(
+            Term("policy", corrected, surrogate.loss),
+            *optional_terms(plain, kl_coef=kl_coef, kl_estimator=kl_estimator, entropy_coef=entropy_coef),
+        ),
+        codes=surrogate.codes,
+        needs_reference=kl_coef != 0.0,
+        needs_old=importance is not None,
+        trains=not_truncated if mask_truncated else None,
+        survey=None if importance is None else survey,
+    )
+
+
+def clipped_objective(*, clip_low: float, clip_high: float, dual_clip: float | None, **family: Any) -> Objective:
+    """`group_objective` with the clipped surrogate; `family` are its other arguments.
 
     Example:
         clipped_objective(advantage="standardized", reduction="token_mean", clip_low=0.2, clip_high=0.28,
                           dual_clip=10.0, max_new_tokens=20480)   # DAPO
     """
-    compare, weigh, estimate = ADVANTAGES[advantage], REDUCTIONS[reduction], KL_ESTIMATORS[kl_estimator]
+    surrogate = policy_terms.clipped(clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
+    return group_objective(surrogate, **family)
 
-    def per_token(batch: Batch, _current_N: Tensor) -> Tensor:
-        return compare(batch)[batch.sequence_N]
 
-    def weights(coef: float) -> Weights:
-        return lambda batch: coef * weigh(batch, max_new_tokens)
+def optional_terms(weigh: Weights, *, kl_coef: float, kl_estimator: str, entropy_coef: float) -> tuple[Term, ...]:
+    """KL to the reference and entropy, each if its coefficient is not 0, with the weights of `weigh` times it."""
 
-    def policy_loss(output: PolicyOutput, prepared: Prepared) -> Tensor:
-        return surrogates.clipped(
-            output.logprobs_N,
-            prepared.batch.old_logprobs_N,
-            prepared.advantages_N,
-            clip_low=clip_low,
-            clip_high=clip_high,
-            dual_clip=dual_clip,
-        )
+    def scaled(coef: float) -> Weights:
+        return lambda batch: coef * weigh(batch)
+
+    estimate = KL_ESTIMATORS[kl_estimator]
 
     def kl_loss(output: PolicyOutput, _prepared: Prepared) -> Tensor:
         assert output.ref_logprobs_N is not None, "the KL term needs the reference model's log-probabilities"
         return estimate(output.logprobs_N, output.ref_logprobs_N)
 
-    candidates = (
-        (1.0, "policy", policy_loss),
+    candidates: tuple[tuple[float, str, TokenLoss], ...] = (
         (kl_coef, "kl", kl_loss),
         (entropy_coef, "entropy", lambda output, _: -output.entropy_N),
     )
-    return Objective(
-        advantage=per_token,
-        terms=tuple(Term(name, weights(coef), loss) for coef, name, loss in candidates if coef != 0.0),
-        clip=Clip(clip_low, clip_high, dual_clip),
-        needs_reference=kl_coef != 0.0,
-        mask_truncated=mask_truncated,
-    )
+    return tuple(Term(name, scaled(coef), loss) for coef, name, loss in candidates if coef != 0.0)
+
+
+def not_truncated(batch: Batch) -> Tensor:
+    """Overlong filtering: the sequences that the engine did not cut, bool [B]."""
+    return ~batch.truncated_B
 
 
 def _silence(output: PolicyOutput, prepared: Prepared) -> tuple[PolicyOutput, Prepared]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from burnish.algorithms.kl import k3
 from burnish.batch import Prepared
 from burnish.objective import Objective
 from burnish.protocols import Pass
@@ -36,7 +37,7 @@ class Updates:
         """Add one update. `same_policy`: its log-probabilities are of the very weights that sampled."""
         self.num_updates += 1
         self._trained += prepared.num_trained
-        for name, (total, count) in seen.shares.items():
+        for name, (total, count) in (seen.shares | prepared.shares).items():
             before = self._sums.get(name, (0.0, 0.0))
             self._sums[name] = (before[0] + total, before[1] + count)
         for name, value in stepped.items():
@@ -59,14 +60,23 @@ class Updates:
         return found | {"tokens/trained": float(self._trained)}
 
     def _observe(self, prepared: Prepared, seen: Pass, same_policy: bool) -> None:
-        mask_N = prepared.batch.mask_N
+        batch, mask_N = prepared.batch, prepared.batch.mask_N
         if not mask_N.any():
             return
-        gap_N = (seen.logprobs_N - prepared.batch.old_logprobs_N)[mask_N]
-        self._stepped["ratio/max"].append(gap_N.max().clamp(-20, 20).exp().item())
-        if same_policy:
+        moved_N = (seen.logprobs_N - batch.old_logprobs_N)[mask_N]
+        self._stepped["ratio/max"].append(moved_N.max().clamp(-20, 20).exp().item())
+        own_N = self._own(prepared, seen, same_policy)
+        if own_N is not None:
+            gap_N = (own_N - batch.engine_logprobs_N)[mask_N]
             self._stepped["mismatch/mean"].append(gap_N.abs().mean().item())
             self._stepped["mismatch/max"].append(gap_N.abs().max().item())
+            self._stepped["mismatch/kl"].append(k3(batch.engine_logprobs_N[mask_N], own_N[mask_N]).mean().item())
+
+    def _own(self, prepared: Prepared, seen: Pass, same_policy: bool) -> Tensor | None:
+        """The learner's own log-probabilities from before the step's first update, where it has computed them."""
+        if self._objective.needs_old:
+            return prepared.batch.old_logprobs_N
+        return seen.logprobs_N if same_policy else None
 
     def _trace(self, groups: Sequence[Group], prepared: Prepared, seen: Pass, same_policy: bool) -> None:
         keys = [(group.id, sibling) for group in groups for sibling in range(len(group.rollouts))]
@@ -77,11 +87,13 @@ class Updates:
             return [piece.numpy().data for piece in values_N.detach().contiguous().split(lengths)]
 
         advantages_N = prepared.advantages_N
+        own_N = self._own(prepared, seen, same_policy)
         confidence, target = self._stated(prepared, seen)
         rows = zip(
             keys,
             advantages_N.split(lengths),
             cut(seen.logprobs_N),
+            [None] * len(keys) if own_N is None else cut(own_N),
             cut(seen.entropy_N),
             cut(seen.push_N),
             cut(clip_N),
@@ -90,9 +102,9 @@ class Updates:
             target,
             strict=True,
         )
-        for key, advantage_T, new, entropy, push, clip, mask, stated, wanted in rows:
+        for key, advantage_T, new, own, entropy, push, clip, mask, stated, wanted in rows:
             before = self.traces.get(key)
-            learner = new if same_policy else before.learner_logprobs if before else None
+            learner = own if own is not None or before is None else before.learner_logprobs
             self.traces[key] = TokenTrace(
                 advantage=advantage_T.mean().item() if len(advantage_T) else 0.0,
                 new_logprobs=new,

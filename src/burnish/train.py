@@ -14,9 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from burnish import seeds
-from burnish.batch import collate, spread
+from burnish.batch import Batch, collate, spread
 from burnish.errors import TrainingError
 from burnish.objective import Objective
 from burnish.progress import Progress
@@ -26,6 +27,9 @@ from burnish.step_metrics import rollup, throughput
 from burnish.timing import Clock
 from burnish.trace import Updates
 from burnish.types import Group, Judged, Metrics, Request, Rollout, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_EMPTY_STEPS = 3
 """Steps in a row without a single group to train on, after which a run stops."""
@@ -87,7 +91,8 @@ def train(run: Run) -> None:
         run.progress.step += 1
         with run.clock("publish"):
             run.engine.load(run.learner.publish(run.progress.step))
-        metrics = rollup(judged) | updates.metrics() | {"updates": float(run.progress.updates)} | run.clock.lap()
+        metrics = rollup(judged) | run.prompts.report() | updates.metrics() | run.clock.lap()
+        metrics["updates"] = float(run.progress.updates)
         metrics |= throughput(metrics)
         record = StepRecord(
             step=run.progress.step,
@@ -135,27 +140,45 @@ def collect(run: Run) -> list[Judged]:
 def update(run: Run, groups: Sequence[Group]) -> Updates:
     """Make the step's updates: every epoch passes over all groups in mini-batches of whole groups.
 
-    The old log-probabilities are the engine's, so all updates after the first are off-policy, as PPO's are.
+    The old log-probabilities are the engine's, or the learner's own where the objective wants them; either way they are
+    those from before the first update, so all updates after the first are off-policy, as PPO's are.
     """
     plan, made = run.plan, Updates(run.objective)
     size = plan.prompts_per_step // plan.updates_per_step
-    score_std = spread(groups)
+    step = spread(groups)
+    minibatches = [groups[start : start + size] for start in range(0, len(groups), size)]
+    olds = _own_logprobs(run, minibatches)
     for epoch in range(plan.epochs):
-        for start in range(0, len(groups), size):
+        done = epoch * len(groups)
+        for index, (minibatch, old_N) in enumerate(zip(minibatches, olds, strict=True)):
             with run.clock("learn"):
-                minibatch = groups[start : start + size]
-                batch = collate(minibatch, score_std=score_std, mark=run.objective.mark)
-                fresh = not (epoch or start) and all(
+                batch = collate(minibatch, step=step, old_logprobs_N=old_N, mark=run.objective.mark)
+                fresh = not (epoch or index) and all(
                     r.completion.policy_version == run.progress.step for g in minibatch for r in g.rollouts
                 )
-                current_N = None if fresh or not run.objective.needs_current else run.learner.logprobs(batch)
-                prepared = run.objective.prepare(batch, current_N)
+                prepared = run.objective.prepare(batch, _current(run, batch, fresh=fresh))
                 seen = run.learner.forward_backward(prepared)
                 stepped = run.learner.step()
             made.add(minibatch, prepared, seen, stepped, same_policy=fresh)
             run.progress.updates += 1
-            run.phase("learning", epoch * len(groups) + start + len(minibatch), plan.epochs * len(groups))
+            done += len(minibatch)
+            run.phase("learning", done, plan.epochs * len(groups))
     return made
+
+
+def _own_logprobs(run: Run, minibatches: Sequence[Sequence[Group]]) -> list[Tensor | None]:
+    """The learner's own log-probabilities of each mini-batch before the first update, if the objective wants them."""
+    if not run.objective.needs_old:
+        return [None] * len(minibatches)
+    with run.clock("learn"):
+        return [run.learner.logprobs(collate(minibatch)) for minibatch in minibatches]
+
+
+def _current(run: Run, batch: Batch, *, fresh: bool) -> Tensor | None:
+    """Log-probabilities under the current weights, if the objective wants them. `fresh`: these weights sampled."""
+    if not run.objective.needs_current:
+        return None
+    return batch.old_logprobs_N if fresh else run.learner.logprobs(batch)
 
 
 def _requests(run: Run, n: int, draws: Counter[str]) -> list[Request]:

@@ -11,10 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from burnish import config
+from burnish import config_objectives as config
 from burnish.algorithms import advantages, kl, surrogates
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
-from burnish.objective import ADVANTAGES, KL_ESTIMATORS, REDUCTIONS, Objective, Term, clipped_objective
+from burnish.objective import (
+    ADVANTAGES,
+    CORRECTIONS,
+    KL_ESTIMATORS,
+    REDUCTIONS,
+    Objective,
+    Term,
+    clipped_objective,
+)
+from burnish.policy_terms import RATIOS
 from burnish.types import Completion, Group, Prompt, Rollout, Score, Shares
 
 MAX_NEW_TOKENS = 12
@@ -317,7 +326,7 @@ def test_clip_codes_leave_masked_tokens_free_and_are_all_free_without_a_clip():
     assert codes_N.dtype == torch.int8
     assert codes_N.count_nonzero() > 0
     assert codes_N[~batch.mask_N].count_nonzero() == 0
-    assert replace(made, clip=None).clip_codes(logprobs_N, prepared).count_nonzero() == 0
+    assert replace(made, codes=None).clip_codes(logprobs_N, prepared).count_nonzero() == 0
 
 
 # -- the factory ------------------------------------------------------------------------------------------------------
@@ -331,6 +340,8 @@ def test_every_name_the_config_offers_is_in_the_tables_and_no_other():
     assert set(ADVANTAGES) == literals("advantage")
     assert set(REDUCTIONS) == literals("reduction")
     assert set(KL_ESTIMATORS) == literals("estimator", config.KL)
+    assert set(CORRECTIONS) == literals("correct", config.Mismatch)
+    assert set(RATIOS) == literals("ratio")
 
 
 def test_kl_and_entropy_are_terms_only_when_they_have_a_coefficient():

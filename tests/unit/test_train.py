@@ -168,4 +168,4 @@ def test_the_spread_of_the_whole_step_reaches_every_mini_batch():
     run = make_run(lambda prompt, sample, seed: "yes" if sample < 1 + int(prompt.id[1:]) % 2 else "no", group_size=4)
     train(run)
     scores = [r.score.total for j in run.store.steps[0].judged for r in j.group.rollouts]
-    assert [p.batch.score_std for p in run.learner.minibatches] == [pytest.approx(stdev(scores))] * 2
+    assert [p.batch.spread.score_std for p in run.learner.minibatches] == [pytest.approx(stdev(scores))] * 2
