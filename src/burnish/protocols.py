@@ -94,7 +94,14 @@ class PromptSampler(Protocol):
     """Chooses prompts; never judges or admits."""
 
     def take(self, n: int, /) -> list[Prompt]: ...
-    def observe(self, group: Group, /) -> None: ...
+    def observe(self, group: Group, /) -> None:
+        """Hear of every generated group, whether it trains or not."""
+        ...
+
+    def report(self) -> Metrics:
+        """What choosing came to since the last report."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what `take` returns next, as plain JSON values."""
         ...

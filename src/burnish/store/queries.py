@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -318,6 +320,20 @@ def prompt_history(db: sqlite3.Connection, prompt: str) -> list[dict[str, Any]]:
         "WHERE s.live AND g.prompt_id = (SELECT prompt_id FROM prompts WHERE uid = ?) ORDER BY g.group_id",
         (prompt,),
     )
+
+
+def group_scores(db: sqlite3.Connection) -> Iterator[tuple[str, list[float]]]:
+    """(prompt, raw scores) of every live group, in the order in which the groups were asked for.
+
+    Groups that did not train are among them; rollouts without a score are not.
+    """
+    rows = db.execute(
+        "SELECT g.group_id, p.uid, r.raw FROM groups g JOIN steps s USING(step_id) JOIN prompts p USING(prompt_id) "
+        "JOIN rollouts r USING(group_id) WHERE s.live AND r.raw IS NOT NULL "
+        "ORDER BY g.dispatch, g.group_id, r.rollout_id"
+    )
+    for (_, prompt), found in groupby(rows, key=lambda row: row[:2]):
+        yield prompt, [raw for _, _, raw in found]
 
 
 def hardest_prompts(db: sqlite3.Connection, *, limit: int = 50) -> list[dict[str, Any]]:
