@@ -57,9 +57,16 @@ def _rows() -> tuple[MetricName, ...]:
         ),
         # -- loss
         row("loss", "nats", "sum over terms and tokens of weight x loss, mean over the step's updates", "small"),
-        row("loss/policy", "nats", "the clipped surrogate's share of the loss", "near 0; its level means nothing"),
+        row("loss/policy", "nats", "the surrogate's share of the loss", "near 0; its level means nothing"),
         row("loss/kl", "nats", "coefficient x KL to the reference, with the policy term's weights", "small, positive"),
+        row("loss/anchor_kl", "nats", "beta_anchor_kl x adpo/kl_penalty", "small, positive"),
         row("loss/entropy", "nats", "-coefficient x entropy, with the policy term's weights", "negative"),
+        row(
+            "loss/confidence",
+            "1",
+            "coefficient x mean loss of the valid statements of stated confidence: the term's share of the loss",
+            "falls",
+        ),
         row(
             "kl/old", "nats", "k3 estimate of KL(sampling policy || current), mean over trained tokens", "< 0.05", "log"
         ),
@@ -91,6 +98,75 @@ def _rows() -> tuple[MetricName, ...]:
             "log",
         ),
         row("mismatch/max", "nats", "largest |learner - engine| log-probability of the same tokens", "< 1", "log"),
+        row(
+            "mismatch/kl",
+            "nats",
+            "k3 estimate of KL(engine || learner), same weights, trained tokens",
+            "< 0.001; much above, type objective.mismatch.correct=token",
+            "log",
+        ),
+        row(
+            "mismatch/weight",
+            "1",
+            "mean of min(learner / engine, cap) over trained tokens; with objective.mismatch",
+            "0.99 to 1.01",
+        ),
+        row("mismatch/capped", "share", "trained tokens whose learner / engine is above the cap", "< 0.01", share),
+        # -- ADPO; measured on whole updates, before each
+        row(
+            "adpo/loss",
+            "nats",
+            "listwise cross-entropy -sum q log p, mean over prompts",
+            "log(group_size) at a first update, whatever was learned: no sign of progress",
+        ),
+        row(
+            "adpo/anchor_kl",
+            "nats",
+            "mean |s - s_anchor| over completions, s their log-probability; the published name for what is no KL",
+            "0 at a first update",
+            "log",
+        ),
+        row(
+            "adpo/anchor_kl_k3",
+            "nats",
+            "k3 estimate of KL(anchor || current), mean over trained tokens",
+            "< 0.05",
+            "log",
+        ),
+        row("adpo/mean_tau", "1", "mean temperature over prompts", "tau, if it is not adaptive"),
+        row(
+            "adpo/kl_penalty",
+            "nats",
+            "mean over trained tokens of exp(-d) + d - 1, d = log(current / anchor); with beta_anchor_kl",
+            "0 at a first update",
+            "log",
+        ),
+        row(
+            "adpo/dropped_prompts",
+            "prompts",
+            "left out because no sibling has a raw score above 0, mean over updates; with drop_all_failed_prompts",
+            "falls",
+        ),
+        row("adpo/q_entropy", "nats", "mean entropy of the target over siblings", "at most log(group_size)"),
+        # -- stated confidence, over the completions of the step's updates
+        row(
+            "confidence/loss",
+            "1",
+            "mean loss of valid statements, without the coefficient: squared error or cross-entropy (nats)",
+            "falls",
+            better="down",
+        ),
+        row("confidence/score_mean", "share", "mean stated confidence of valid statements", "towards accuracy", share),
+        row(
+            "confidence/valid_ratio",
+            "share",
+            "completions whose statement trains: exactly one tag, a target, not masked as overlong",
+            "> 0.9",
+            share,
+            "up",
+        ),
+        row("confidence/missing", "share", "completions without a whole tag", "< 0.1", share, "down"),
+        row("confidence/multiple", "share", "completions with more than one tag", "0", share, "down"),
         # -- rollouts
         row("length/mean", "tokens", "mean completion length of all generated rollouts", "no sudden jump"),
         row("length/max", "tokens", "longest completion", "below max_new_tokens"),
@@ -135,6 +211,32 @@ def _rows() -> tuple[MetricName, ...]:
         row("eval/<suite>/greedy", "share", "prompts right when decoded greedily", "rises", share, "up"),
         row("eval/<suite>/length", "tokens", "mean completion length", "no sudden jump"),
         row("eval/<suite>/truncated", "share", "completions cut at max_new_tokens", "< 0.1", share, "down"),
+        row(
+            "eval/<suite>/brier",
+            "1",
+            "mean (stated confidence - right)^2; stating the accuracy a always gives a(1 - a)",
+            "falls",
+            share,
+            "down",
+        ),
+        row(
+            "eval/<suite>/ece",
+            "share",
+            "sum over ten equal bins of |mean confidence - accuracy| x their share of the completions",
+            "falls",
+            share,
+            "down",
+        ),
+        row(
+            "eval/<suite>/auroc",
+            "share",
+            "chance that a right completion states more confidence than a wrong one; ties half",
+            "> 0.5",
+            share,
+            "up",
+        ),
+        row("eval/<suite>/confidence", "share", "mean stated confidence", "close to avg@n", share),
+        row("eval/<suite>/tagged", "share", "completions with exactly one confidence tag", "> 0.9", share, "up"),
         row("eval/<suite>/faults", "completions", "completions that could not be graded", "0", better="down"),
     )
 
@@ -156,6 +258,9 @@ PROMISED: Mapping[str, str] = {
     "clip_fraction": "clip/fraction",
     "entropy": "entropy",
     "actor/pg_loss": "loss/policy",
+    "actor/conf_loss": "confidence/loss",
+    "actor/conf_score_mean": "confidence/score_mean",
+    "actor/conf_valid_ratio": "confidence/valid_ratio",
 }
 """Names that users of other tools look for -> ours. Sinks get both."""
 
