@@ -69,6 +69,8 @@ HISTOGRAMS = (
     Histogram(4, "old_logprob_mean", "linear", 0.1),
     Histogram(5, "entropy_mean", "linear", 0.1),
 )
+CONFIDENCE_BINS = 10
+"""Equal parts of the scale from 0 to 1 that stated confidence is counted in."""
 LAST_BIN = 1000
 """Values beyond bins -1000..1000 are counted in the outermost."""
 

@@ -51,6 +51,8 @@ class Columns:
     clip_high_B: Floats
     clip_dual_B: Floats
     mismatch_B: Floats
+    confidence_B: Floats
+    target_B: Floats
     repeat_share_B: Floats
     reward_ms_B: Floats
     flags_B: Ints
@@ -129,6 +131,8 @@ def _traced(traces: Sequence[TokenTrace | None], length_B: Ints, old_N: Floats) 
             "clip_high_B": _sum(clip == 1, lengths),
             "clip_dual_B": _sum(clip == 2, lengths),
             "mismatch_B": _mean(np.abs(learner - old), lengths, trained),
+            "confidence_B": _numbers(t.confidence for t in there),
+            "target_B": _numbers(t.target for t in there),
             "bad": _sum(~finite, lengths) + ~np.isfinite(advantage),
         }
     return {name: _spread(values, there_B) for name, values in columns.items()}

@@ -103,6 +103,20 @@ def part_rows(
         yield name, len(there), mean, sd, low, high, share
 
 
+def calibration_rows(columns: Columns) -> Iterator[tuple[int, int, float, float, float]]:
+    """(tenth of the scale, rollouts, sum of confidence, right ones, sum of (confidence - right)^2) of every tenth.
+
+    Over rollouts with a stated confidence and a verdict. Sums over steps add up: the Brier score is the last over n.
+    """
+    right_B = columns.status_B == codes.STATUS["ok"]
+    there = np.isfinite(columns.confidence_B) & ~np.isin(columns.status_B, list(codes.FAULT_CODES))
+    confidence, right = columns.confidence_B[there], right_B[there].astype(np.float64)
+    bins = np.clip((confidence * codes.CONFIDENCE_BINS + 1e-9).astype(np.int64), 0, codes.CONFIDENCE_BINS - 1)
+    for bin_ in np.unique(bins).tolist():
+        c, r = confidence[bins == bin_], right[bins == bin_]
+        yield bin_, len(c), float(c.sum()), float(r.sum()), float(((c - r) ** 2).sum())
+
+
 def strip(judged: Sequence[Judged], raw_mean_P: Floats, raw_low: float, raw_high: float) -> bytes:
     """A byte per group, sorted: the mean raw score as 0..250 of the scale, then surplus groups, then those without a
     score."""

@@ -63,7 +63,7 @@ def content_sha(step: StepRecord) -> bytes:
             _add_rollout(digest, rollout)
             trace = step.traces.get((group.id, sibling))
             if trace is not None:
-                digest.update(repr(float(trace.advantage)).encode())
+                digest.update(repr((float(trace.advantage), trace.confidence, trace.target)).encode())
     digest.update(repr(sorted(timeless(step.metrics).items())).encode())
     return digest.digest()
 

@@ -200,7 +200,6 @@ class Writer:
         kept_B: Sequence[int],
         flags_B: Sequence[int],
     ) -> None:
-        nothing = [None] * len(table.rollouts)
         group = table.group_B.tolist()
         siblings = (np.arange(len(table.rollouts)) - table.first_P[table.group_B]).tolist()
         answers = [r.score.answer and text.clean(r.score.answer)[0] for r in table.rollouts]
@@ -227,8 +226,8 @@ class Writer:
                 _column(table.clip_high_B),
                 _column(table.clip_dual_B),
                 _column(table.mismatch_B),
-                nothing,
-                nothing,
+                _column(table.confidence_B),
+                _column(table.target_B),
                 _column(table.repeat_share_B),
                 _column(table.reward_ms_B),
                 [text.text_sha(r.completion.token_ids) for r in table.rollouts],
@@ -287,6 +286,7 @@ class Writer:
         insert(
             "INSERT INTO step_parts VALUES (?,?,?,?,?,?,?,?)", ((step_id, self._part(db, r[0]), *r[1:]) for r in parts)
         )
+        insert("INSERT INTO step_calib VALUES (?,?,?,?,?,?)", ((step_id, *r) for r in rollups.calibration_rows(table)))
 
     # -- ids -----------------------------------------------------------------------------------------------------------
 
