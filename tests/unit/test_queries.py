@@ -65,6 +65,7 @@ CALLS = {
     "siblings": lambda db: queries.siblings(db, 1000),
     "token_arrays": lambda db: queries.token_arrays(db, db.execute("SELECT max(rollout_id) FROM tokens").fetchone()[0]),
     "prompt_history": lambda db: queries.prompt_history(db, "p3"),
+    "group_scores": lambda db: list(queries.group_scores(db)),
     "hardest_prompts": lambda db: queries.hardest_prompts(db),
 }
 

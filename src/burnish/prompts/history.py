@@ -7,7 +7,7 @@ out the same. So the prompts of a batch are screened by the variance of the raw 
     else                                            skipped
     more than half of the batch skipped             max(1, int(reinclude * batch)) of the skipped come back, by lot
     still short                                     further prompts of the stream that are selected; when a whole pass
-                                                    over the data has not enough, the rest comes from the skipped, by lot
+                                                    over the data has too few, the rest are skipped ones, by lot
 
 **Biased by design.** The statistics are those of an older policy, and a prompt that once came out alike is met again by
 lot alone: reward curves and accuracies over generated rollouts then speak of the prompts that were chosen, and only
@@ -30,8 +30,8 @@ from burnish.types import Group, Metrics, Prompt
 class HistorySampler(PromptSampler):
     """Draws from the stream of `ShuffledSampler` and skips prompts of little variance.
 
-    A batch is as large as it was asked for, however many are skipped. Prompts are told apart by their id alone. What was
-    learnt of them is part of the state, and a store can tell it too: `note` what `store.queries.group_scores` gives.
+    A batch is as large as it was asked for, however many are skipped. Prompts are told apart by their id alone. What
+    was learnt of them is part of the state; a store can tell it too: `note` what `store.queries.group_scores` gives.
     """
 
     def __init__(
