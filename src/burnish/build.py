@@ -11,10 +11,12 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,9 +28,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from burnish import seeds
 from burnish.assets import embedded_base_path
+from burnish.batch import Batch
 from burnish.build_objective import make_objective
+from burnish.confidence.setup import Setup, require_targets, set_up
+from burnish.confidence.tag import Tag
 from burnish.config import RunConfig, resolved
 from burnish.errors import TrainingError
+from burnish.learner.forward import PolicyForward
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
 from burnish.prompts import tasks
@@ -36,7 +42,7 @@ from burnish.prompts.datasets import Lengths, Loaded, Report, fingerprint, load_
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
 from burnish.prompts.filters import AdmitAll, ConstantGroups
 from burnish.prompts.sampler import ShuffledSampler
-from burnish.protocols import Reward, Sink, Store
+from burnish.protocols import Reward, Sink, Statements, Store
 from burnish.rewards.compose import AnswerReward
 from burnish.rollout.decoder import position_limit
 from burnish.rollout.local import LocalEngine
@@ -86,19 +92,36 @@ def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None =
 def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
     disable_progress_bar()  # the run has a display of its own
-    path = str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
-    trust, device = config.model.trust_remote_code, _device(config.model.device)
+    path, trust, device = _model_path(config), config.model.trust_remote_code, _device(config.model.device)
     try:
         _require_model_files(path)
         tokenizer = _load_tokenizer(path, trust)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
     except (OSError, ValueError) as error:
-        found = " ".join(str(error).split())  # transformers writes paragraphs
-        raise ValueError(
-            f"model.path={config.model.path} cannot be loaded; it needs `embedded`, a directory in save_pretrained "
-            f"layout, or a hub name. Found: {found}"
-        ) from error
+        raise _not_loaded(config, error) from error
     return model.to(device).eval(), tokenizer  # pyright: ignore[reportArgumentType]
+
+
+def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, without the model."""
+    path = _model_path(config)
+    try:
+        _require_model_files(path)
+        return _load_tokenizer(path, config.model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+
+
+def _model_path(config: RunConfig) -> str:
+    return str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
+
+
+def _not_loaded(config: RunConfig, error: Exception) -> ValueError:
+    found = " ".join(str(error).split())  # transformers writes paragraphs
+    return ValueError(
+        f"model.path={config.model.path} cannot be loaded; it needs `embedded`, a directory in save_pretrained layout, "
+        f"or a hub name. Found: {found}"
+    )
 
 
 def _require_model_files(path: str) -> None:
@@ -265,10 +288,50 @@ def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str,
     )
 
 
+def make_confidence(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Setup | None:
+    """How completions state their confidence; None when they state none.
+
+    Raises:
+        ValueError: the tokenizer cannot tell the two words apart, or a given token id is wrong.
+    """
+    chosen = config.confidence
+    if chosen is None:
+        return None
+    return set_up(
+        tokenizer,
+        Tag(chosen.tag, chosen.high, chosen.low),
+        given_ids=(chosen.high_token_id, chosen.low_token_id),
+        target=chosen.target,
+        loss=chosen.loss,
+        score=chosen.score,
+        coef=chosen.coef,
+        mask_tag=chosen.mask_tag,
+    )
+
+
+def make_statements(
+    config: RunConfig, parts: Parts, logprobs: Callable[[Batch], Tensor] | None = None
+) -> Statements | None:
+    """What reads stated confidence in evaluations: by the learner's `logprobs`, or with a forward pass of its own."""
+    confidence = make_confidence(config, parts.tokenizer)
+    if confidence is None:
+        return None
+    if logprobs is None:
+        bf16 = config.model.dtype == "bfloat16"
+        policy = PolicyForward(parts.model, temperature=config.sampling.temperature, bf16=bf16)
+        logprobs = partial(policy.logprobs, tokens_per_piece=config.train.tokens_per_piece)
+    return confidence.statements(logprobs)
+
+
 def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: Store, **hooks: Any) -> Run:
     """A run at step 0. `hooks` are the `after_step` and `phase` of `Run`."""
     sampling, train = config.sampling, config.train
     objective = make_objective(config, vocab_size=parts.model.config.get_text_config().vocab_size)
+    confidence = make_confidence(config, parts.tokenizer)
+    if confidence and config.confidence and config.confidence.train:
+        if config.confidence.target == "data":
+            require_targets(prompts, config.confidence.loss)
+        objective = confidence.train(objective)
     planned_updates = train.steps * train.updates_per_step * train.epochs
     optimizer = config.optimizer
     learner = LocalLearner(

@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
     evaluate.add_argument("data", help="a built-in task, a file, a directory or a hub name")
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write every prompt's verdicts here")
+    evaluate.add_argument(
+        "--reliability", type=Path, metavar="FILE", help="draw stated confidence against accuracy here"
+    )
+
+    ids = command("token-ids", _token_ids, "show the tokens of the words of confidence", words="MODEL [key=value ...]")
+    ids.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
 
     base = command("base", _base, "build a base model for a built-in task by supervised warm-up")
     base.add_argument("task", nargs="?", default="add23", help="add23, add3 or modchain (default: add23)")
@@ -127,7 +133,17 @@ def _eval(args: argparse.Namespace, words: list[str]) -> int:
     config = load_config([*words, f"model.path={args.model}", f"eval.data={args.data}"])
     from burnish.launch.local import evaluate_once
 
-    evaluate_once(config, args.json)
+    evaluate_once(config, args.json, args.reliability)
+    return 0
+
+
+def _token_ids(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish.overrides import load_config
+
+    config = load_config([*words, f"model.path={args.model}"])
+    from burnish.launch.local import print_token_ids
+
+    print_token_ids(config)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The learning curve as a picture: six small charts of one run, read from its store."""
+"""A run as pictures: `curves_png`, six small charts read from its store; `reliability_png`, stated confidence."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
+from burnish.records import Evaluation
 from burnish.store import queries
 
 if TYPE_CHECKING:
@@ -69,6 +70,37 @@ def curves_png(source: Path, out: Path) -> Path:
         figure.savefig(out)
     finally:
         db.close()
+    return out
+
+
+def reliability_png(evaluations: Sequence[Evaluation], out: Path) -> Path:
+    """Draw stated confidence against accuracy into `out`; returns it. Two evaluations are before and after.
+
+    A point is a tenth of the confidence scale, its area the completions in it; on the diagonal, statements are true.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 5.0), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    _dress(axis, f"Reliability ({evaluations[-1].suite})")
+    axis.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
+    for evaluation, color in zip(evaluations, (FAINT, BLUE)[-len(evaluations) :], strict=True):
+        found = evaluation.reliability
+        total = sum(b.n for b in found)
+        confidences, accuracies = [b.confidence for b in found], [b.accuracy for b in found]
+        values = [f"{name} {evaluation.values[name][0]:.3f}" for name in ("brier", "ece") if name in evaluation.values]
+        axis.plot(
+            confidences, accuracies, color=color, linewidth=1.2, label=f"step {evaluation.step}: {', '.join(values)}"
+        )
+        axis.scatter(confidences, accuracies, s=[12 + 300 * b.n / total for b in found], color=color, alpha=0.6)
+    axis.set_xlim(-0.05, 1.05)
+    axis.set_ylim(-0.05, 1.05)
+    axis.set_xlabel("stated confidence", color=FAINT)
+    axis.set_ylabel("share right", color=FAINT)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=INK)
+    figure.savefig(out)
     return out
 
 

@@ -4,7 +4,8 @@
       config.json     the resolved configuration, secrets masked       metrics.jsonl   one line per step
       run.sqlite      the store                                        tensorboard/    event files
       checkpoints/    step-000010, step-000020, ...                    curves.png      the learning curve
-      summary.json    what came of it                                  lock            who writes here, while it does
+      summary.json    what came of it                                  reliability.png stated confidence, where measured
+      lock            who writes here, while it does
 
 `RunFolder.open_new` makes one, `RunFolder.open_existing` takes one up again. Either holds the lock until `close`.
 """
@@ -117,6 +118,10 @@ class RunFolder:
     @property
     def curves_path(self) -> Path:
         return self.path / "curves.png"
+
+    @property
+    def reliability_path(self) -> Path:
+        return self.path / "reliability.png"
 
     @property
     def summary_path(self) -> Path:

@@ -1,7 +1,7 @@
 """One process, one machine: everything around the loop that a command does.
 
 `start` and `resume` prepare a run folder, evaluate, train with checkpoints, evaluate again, and leave a summary and a
-picture of the curves. `evaluate_once` and `generate_once` are the commands without training.
+picture of the curves. `evaluate_once`, `generate_once` and `print_token_ids` are the commands without training.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import yaml
 
 from burnish import build, seeds
-from burnish.config import RunConfig
+from burnish.confidence.setup import describe
+from burnish.confidence.tag import Tag
+from burnish.confidence.tokens import decision, decoder, encoder
+from burnish.config import Confidence, RunConfig
 from burnish.evaluate import evaluate, table
 from burnish.launch.session import Session, folder_of
 from burnish.overrides import validate
+from burnish.plots import reliability_png
 from burnish.protocols import Publication
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console, printable
@@ -54,8 +59,14 @@ def resume(path: Path) -> None:
             session.run()
 
 
-def evaluate_once(config: RunConfig, json_path: Path | None) -> None:
-    """Evaluate the model on its held-out prompts and print the table."""
+def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: Path | None) -> None:
+    """Evaluate the model on its held-out prompts and print the table.
+
+    Raises:
+        ValueError: a reliability plot is asked for, and no confidence is measured.
+    """
+    if reliability_path and not config.confidence:
+        raise ValueError("--reliability draws stated confidence, and none is read. Type confidence.train=false")
     _use_threads(config)
     console = Console(0)
     parts = build.assemble(config, progress=lambda done, total: console.phase("evaluating", done, total))
@@ -75,13 +86,32 @@ def evaluate_once(config: RunConfig, json_path: Path | None) -> None:
         sampling=build.eval_sampling(config),
         seed=config.seed,
         greedy=config.eval.greedy,
+        statements=build.make_statements(config, parts),
     )
     parts.close()
     console.close()
     print("\n".join(table(found)))
+    if reliability_path is not None:
+        reliability_png((found,), reliability_path)
     if json_path is not None:
         rows = [asdict(item) | {"prompt": item.prompt.id} for item in found.items]
         json_path.write_text(json.dumps({"suite": suite, "values": found.values, "items": rows}, indent=1))
+
+
+def print_token_ids(config: RunConfig) -> None:
+    """Print which tokens the two words of confidence are, and the configuration to paste.
+
+    Raises:
+        ValueError: the tokenizer cannot tell the two words apart.
+    """
+    chosen = config.confidence or Confidence()
+    tag, tokenizer = Tag(chosen.tag, chosen.high, chosen.low), build.load_tokenizer(config)
+    found = decision(tag, encoder(tokenizer), decoder(tokenizer))
+    settled = chosen.model_copy(update={"high_token_id": found.high_id, "low_token_id": found.low_id})
+    lines = yaml.safe_dump({"confidence": settled.model_dump(mode="json")}, sort_keys=False).splitlines()
+    ids = f"confidence.high_token_id={found.high_id} confidence.low_token_id={found.low_id}"
+    shown = [*describe(tokenizer, tag, found), "", "In a configuration file:", "", *lines, "", f"As overrides: {ids}"]
+    print("\n".join(printable(line) for line in shown))
 
 
 def generate_once(config: RunConfig, prompt: str, n: int) -> None:

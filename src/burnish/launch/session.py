@@ -7,6 +7,7 @@ import json
 import platform
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +19,10 @@ from burnish import __version__, build, checkpoint
 from burnish.config import RunConfig, resolved
 from burnish.errors import ResumeError
 from burnish.evaluate import evaluate
-from burnish.plots import curves_png
+from burnish.plots import curves_png, reliability_png
 from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
-from burnish.records import Evaluation
+from burnish.records import Evaluation, ReliabilityBin
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
 from burnish.store.sqlite import SQLiteStore
@@ -79,6 +80,7 @@ class Session:
             after_step=self._after_step,
             phase=self.console.phase,
         )
+        self.statements = build.make_statements(config, self.parts, self.run_state.learner.logprobs)
 
     # -- the whole run -------------------------------------------------------------------------------------------------
 
@@ -105,7 +107,13 @@ class Session:
         run.progress.load_state_dict(state["progress"])
         self.totals.update(state["totals"])
         self.evaluations = [
-            Evaluation(e["step"], e["suite"], {k: tuple(v) for k, v in e["values"].items()}, ())
+            Evaluation(
+                e["step"],
+                e["suite"],
+                {k: tuple(v) for k, v in e["values"].items()},
+                (),
+                tuple(ReliabilityBin(**b) for b in e["reliability"]),
+            )
             for e in state["evaluations"]
         ]
         self.console.note(f"continuing from {found.path.name}")
@@ -173,6 +181,7 @@ class Session:
                 sampling=build.eval_sampling(self.config),
                 seed=self.config.seed,
                 greedy=greedy,
+                statements=self.statements,
                 progress=lambda done, total: self.console.phase("evaluating", done, total),
             )
         self.evaluations.append(found)
@@ -193,7 +202,15 @@ class Session:
                     "prompts": run.prompts.state_dict(),
                     "data": self.data.report.fingerprint,
                     "totals": dict(self.totals),
-                    "evaluations": [{"step": e.step, "suite": e.suite, "values": e.values} for e in self.evaluations],
+                    "evaluations": [
+                        {
+                            "step": e.step,
+                            "suite": e.suite,
+                            "values": e.values,
+                            "reliability": [asdict(b) for b in e.reliability],
+                        }
+                        for e in self.evaluations
+                    ],
                 },
                 keep=self.config.checkpoint.keep,
                 warn=self.console.note,
@@ -206,6 +223,8 @@ class Session:
         self.store.flush()
         self.folder.write_summary(self._summary())
         curves_png(self.folder.store_path, self.folder.curves_path)
+        if self.evaluations and self.evaluations[-1].reliability:
+            reliability_png((self.evaluations[0], self.evaluations[-1]), self.folder.reliability_path)
         self.console.close()
         model = checkpoint.latest(self.folder.checkpoints_path)
         assert model is not None, "the last step saves"
