@@ -93,6 +93,10 @@ def file(tmp_path: Path) -> Path:
             '{"prompt": "a", "answer": "2", "target_confidence": 1.5}',
             "train.jsonl:3: 'target_confidence' is 1.5, expected a number from 0 to 1",
         ),
+        (
+            '{"prompt": "a", "answer": "2", "confidence_label": "high"}',
+            "train.jsonl:3: 'confidence_label' is 'high', expected 0 (low) or 1 (high)",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_with_file_line_and_reason(file: Path, bad: str, message: str) -> None:
@@ -353,9 +357,10 @@ def test_a_column_that_only_some_rows_have_is_remarked_on_once(file: Path) -> No
     assert "(train.jsonl:3 differs in 'level')" in str(loaded.report)
 
 
-def test_a_missing_target_confidence_leaves_no_entry(file: Path) -> None:
-    file.write_text(lines({**GOOD, "target_confidence": None}, {"prompt": "x", "answer": "y", "target_confidence": 1}))
-    assert [prompt.meta for prompt in load(file).prompts] == [{}, {"target_confidence": 1}]
+@pytest.mark.parametrize("column", ["target_confidence", "confidence_label"])
+def test_a_missing_target_of_confidence_leaves_no_entry(file: Path, column: str) -> None:
+    file.write_text(lines({**GOOD, column: None}, {"prompt": "x", "answer": "y", column: 1}))
+    assert [prompt.meta for prompt in load(file).prompts] == [{}, {column: 1}]
 
 
 @pytest.mark.parametrize(

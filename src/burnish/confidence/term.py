@@ -58,7 +58,12 @@ COLUMNS: Mapping[LossName, str] = {"regression": "target_confidence", "classific
 
 def from_data(column: str) -> Target:
     """The prompt's own column, the same for all of its completions."""
-    return lambda group: [group.prompt.meta.get(column)] * len(group.rollouts)
+
+    def target(group: Group) -> Sequence[float | None]:
+        value = group.prompt.meta.get(column)
+        return [None if value is None else float(value)] * len(group.rollouts)
+
+    return target
 
 
 def group_accuracy(group: Group) -> Sequence[float | None]:

@@ -195,9 +195,13 @@ class Extractor:
         return {"role": message["role"], "content": message["content"]}
 
     def _check_target(self, row: Row, meta: dict[str, Any]) -> None:
-        """`target_confidence` becomes a tensor of the batch: a share where there is one, and no entry otherwise."""
-        target = meta.get("target_confidence", 0.0)
-        if target is None:
+        """What a completion should state is a number where there is one, and no entry otherwise."""
+        if meta.get("target_confidence", 0.0) is None:
             del meta["target_confidence"]
-        elif kind_of(target) not in ("int", "float") or not 0.0 <= target <= 1.0:
+        if meta.get("confidence_label", 0) is None:
+            del meta["confidence_label"]
+        target, label = meta.get("target_confidence", 0.0), meta.get("confidence_label", 0)
+        if kind_of(target) not in ("int", "float") or not 0.0 <= target <= 1.0:
             self.reading.problem(row.place, f"'target_confidence' is {target!r}, expected a number from 0 to 1")
+        if kind_of(label) not in ("int", "float", "bool") or label not in (0, 1):
+            self.reading.problem(row.place, f"'confidence_label' is {label!r}, expected 0 (low) or 1 (high)")
