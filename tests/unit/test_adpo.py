@@ -274,7 +274,7 @@ def test_scaling_by_group_batch_or_nothing_gives_three_different_gradients():
         for name in ("standardized", "batch_scaled", "centered")
     ]
     for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert (found[a] - found[b]).abs().max() > 1e-2
+        assert (found[a] - found[b]).abs().max() > 5e-3
 
 
 @pytest.mark.parametrize("failing", [0.0, -1.0, -0.0277778])
