@@ -13,12 +13,14 @@ they were: dynamic sampling and reward curves read the task metric alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from burnish.algorithms.shaping import lost, target_length_share
-from burnish.protocols import Reward
 from burnish.types import Completion, Prompt, Score
+
+Judge = Callable[[Prompt, Sequence[Completion]], Sequence[Score]]
+"""A `Reward`, by its shape."""
 
 TARGET_LENGTH, TRUNCATION = "target_length", "truncation"
 
@@ -30,7 +32,7 @@ class Shaped:
         Shaped(reward, target_length=100, truncation=0.2)
     """
 
-    def __init__(self, reward: Reward, *, target_length: int | None, truncation: float) -> None:
+    def __init__(self, reward: Judge, *, target_length: int | None, truncation: float) -> None:
         """
         Args:
             target_length: wanted length in tokens; None takes nothing for length.
