@@ -17,8 +17,8 @@ from burnish.adpo import ENTROPIES, MODES, TOKEN_SHARES, Tau, adpo_objective
 from burnish.algorithms import anchored, temperature
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
 from burnish.build_objective import make_objective
+from burnish.config import RunConfig
 from burnish.objective import Objective
-from burnish.overrides import load_config
 from burnish.train import train
 from burnish.types import Completion, Group, Prompt, Rollout, Score, Shares
 from tests.fakes import make_run
@@ -27,12 +27,16 @@ from tests.reference_vectors import TOLERANCE, reference
 VOCABULARY = 26
 
 
-def adpo(*words: str) -> Objective:
-    """The objective of `burnish train objective.name=adpo ...`."""
-    return make_objective(load_config(["objective.name=adpo", *words]), vocab_size=VOCABULARY)
+def config(**fields: Any) -> RunConfig:
+    """A config whose `[objective]` is ADPO with these fields."""
+    return RunConfig.model_validate({"objective": {"name": "adpo", **fields}})
 
 
-FIXED = "objective.adaptive_tau.mode=off"
+def adpo(**fields: Any) -> Objective:
+    return make_objective(config(**fields), vocab_size=VOCABULARY)
+
+
+FIXED = {"adaptive_tau": {"mode": "off"}}
 
 
 def group(
@@ -72,9 +76,9 @@ def value(shares: Shares, name: str) -> float:
 @pytest.mark.parametrize("case", range(5))
 def test_reproduces_loss_gradient_and_metrics_of_the_released_code(case: int):
     row = reference("adpo_seed_commit")[case]
-    words = ["objective.adaptive_tau.mode=" + ("entropy_down" if row["cfg"].get("use_adaptive_tau") else "off")]
+    mode = "entropy_down" if row["cfg"].get("use_adaptive_tau") else "off"
     coef = row["cfg"].get("beta_anchor_kl", 0.0)
-    made = adpo(*words, f"objective.beta_anchor_kl={coef}")
+    made = adpo(adaptive_tau={"mode": mode}, beta_anchor_kl=coef)
     scores = [1.0, 0.0, 0.0, 0.0] if row["advantages"][0] else [1.0] * 4
     anchor_N, current_N = torch.tensor(row["anchor_logp"]), torch.tensor(row["seq_logp"])
     batch = replace(collate([group(scores, [1] * 4)]), old_logprobs_N=anchor_N)
@@ -95,41 +99,41 @@ def test_reproduces_the_adaptive_temperatures_of_document_and_code(num_right: in
     row = reference("adpo_adaptive_tau")[num_right]
     batch = collate([group([1.0] * num_right + [0.0] * (8 - num_right), [2] * 8)])
     for mode, key in (("entropy_up", "tau_B_doc"), ("entropy_down", "tau_A_code")):
-        made = adpo(f"objective.adaptive_tau.mode={mode}")
+        made = adpo(adaptive_tau={"mode": mode})
         found = value(made.prepare(batch, batch.old_logprobs_N).shares, "adpo/mean_tau")
         assert found == pytest.approx(row[key], abs=TOLERANCE)
     of = anchored.siblings(batch.group_B, batch.scores_B)
-    shares = adpo(FIXED).prepare(batch, batch.old_logprobs_N).shares
+    shares = adpo(**FIXED).prepare(batch, batch.old_logprobs_N).shares
     h_P = temperature.target_entropy(torch.tensor([value(shares, "adpo/q_entropy")]), of.size_P)
     assert h_P.item() == pytest.approx(row["H_over_Hmax"], abs=TOLERANCE)
 
 
 def test_the_documented_temperature_is_the_default():
-    assert load_config(["objective.name=adpo"]).objective == config_objectives.ADPO(
+    assert config().objective == config_objectives.ADPO(
         tau=0.8,
         beta_reward=0.5,
         adaptive_tau=config_objectives.AdaptiveTau(mode="entropy_up", entropy_of="target", alpha=0.5, low=0.05),
     )
-    assert load_config(["objective.name=adpo"]).sampling.group_size == 8
+    assert config().sampling.group_size == 8
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_at_the_anchor_the_loss_is_log_of_the_group_size_whatever_the_scores(size: int):
     batch = collate([group([1.0] + [0.0] * (size - 1), [3] * size)])
-    shares = adpo(FIXED).prepare(batch, batch.old_logprobs_N).shares
+    shares = adpo(**FIXED).prepare(batch, batch.old_logprobs_N).shares
     assert value(shares, "adpo/loss") == pytest.approx(math.log(size))
     assert value(shares, "adpo/anchor_kl") == value(shares, "adpo/anchor_kl_k3") == 0.0
 
 
 # -- the invariant ----------------------------------------------------------------------------------------------------
 
-SETTINGS = {
-    "as published": (),
-    "fixed temperature": (FIXED,),
-    "code's temperature, mean": ("objective.adaptive_tau.mode=entropy_down", "objective.score_reduction=mean"),
-    "paper's temperature": ("objective.adaptive_tau.mode=hybrid", "objective.adaptive_tau.entropy_of=policy"),
-    "without failed prompts": ("objective.drop_all_failed_prompts=true", "objective.advantage=batch_scaled"),
-    "anchor penalty": ("objective.beta_anchor_kl=0.1", "objective.advantage=centered"),
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "fixed temperature": FIXED,
+    "code's temperature, mean": {"adaptive_tau": {"mode": "entropy_down"}, "score_reduction": "mean"},
+    "paper's temperature": {"adaptive_tau": {"mode": "hybrid", "entropy_of": "policy"}},
+    "without failed prompts": {"drop_all_failed_prompts": True, "advantage": "batch_scaled"},
+    "anchor penalty": {"beta_anchor_kl": 0.1, "advantage": "centered"},
 }
 
 
@@ -217,7 +221,7 @@ def cuts(num_sequences: int) -> dict[str, list[list[int]]]:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_any_cut_gives_the_autograd_gradient_of_the_listwise_loss(setting: str, cut: str):
     batch, current_N = ragged()
-    made = adpo(*SETTINGS[setting])
+    made = adpo(**SETTINGS[setting])
     prepared = made.prepare(batch, current_N)
     settings = {"tau": lambda *_: 0.8, "scale": group_std, "mean": False, "drop": False} | WRITTEN[setting]
     num_kept = 4 if settings["drop"] else 5
@@ -238,7 +242,7 @@ def test_any_cut_gives_the_autograd_gradient_of_the_listwise_loss(setting: str, 
 
 def test_cutting_before_preparing_would_not_give_that_gradient():
     batch, current_N = ragged()
-    made = adpo(FIXED)
+    made = adpo(**FIXED)
     whole_N = gradient(made, made.prepare(batch, current_N), current_N, [list(range(15))])
     half = torch.arange(8)
     index = batch.token_index(half)
@@ -248,7 +252,7 @@ def test_cutting_before_preparing_would_not_give_that_gradient():
 
 def test_missing_scores_and_lonely_completions_train_nothing_and_everything_else_does():
     batch, current_N = ragged()
-    advantages_N = adpo(FIXED).prepare(batch, current_N).advantages_N
+    advantages_N = adpo(**FIXED).prepare(batch, current_N).advantages_N
     still = batch.scores_B.isnan() | (batch.group_B == 4)
     assert int(still.sum()) == 2
     assert advantages_N[still[batch.sequence_N]].count_nonzero() == 0
@@ -257,7 +261,7 @@ def test_missing_scores_and_lonely_completions_train_nothing_and_everything_else
 
 def test_a_constant_group_stays_at_the_anchor_and_is_pulled_back_to_it():
     batch = collate([group([1.0] * 4, [2] * 4)])
-    made = adpo(FIXED)
+    made = adpo(**FIXED)
     assert made.prepare(batch, batch.old_logprobs_N).advantages_N.abs().max() < 1e-7
     away_N = batch.old_logprobs_N + torch.tensor([0.2, 0.2, 0, 0, 0, 0, -0.1, -0.1])
     advantages_N = made.prepare(batch, away_N).advantages_N
@@ -270,7 +274,7 @@ def test_a_constant_group_stays_at_the_anchor_and_is_pulled_back_to_it():
 def test_scaling_by_group_batch_or_nothing_gives_three_different_gradients():
     batch = collate([group([1.0, 0.0, 0.0, 0.0], [1] * 4), group([1.0, 1.0, 0.0, 0.0], [1] * 4)])
     found = [
-        adpo(FIXED, f"objective.advantage={name}").prepare(batch, batch.old_logprobs_N).advantages_N
+        adpo(advantage=name, **FIXED).prepare(batch, batch.old_logprobs_N).advantages_N
         for name in ("standardized", "batch_scaled", "centered")
     ]
     for a, b in ((0, 1), (0, 2), (1, 2)):
@@ -282,7 +286,7 @@ def test_prompts_whose_siblings_all_failed_can_be_left_out(failing: float):
     groups = [group([1.0, failing], [2, 2], 0), group([failing] * 2, [3, 3], 1)]
     batch = collate(groups)
     away_N = batch.old_logprobs_N + torch.linspace(-0.5, 0.5, batch.num_tokens)
-    kept, dropped = adpo(), adpo("objective.drop_all_failed_prompts=true")
+    kept, dropped = adpo(), adpo(drop_all_failed_prompts=True)
 
     prepared = dropped.prepare(batch, away_N)
     assert value(prepared.shares, "adpo/dropped_prompts") == 1.0
@@ -299,14 +303,14 @@ def test_failing_is_judged_by_the_raw_score_of_those_that_have_one():
     partly_judged = group([-1.0, None], [2, 2], 1, raw=[-1.0, None])
     unjudged = group([None, None], [2, 2], 2)
     batch = collate([shaped, partly_judged, unjudged])
-    prepared = adpo("objective.drop_all_failed_prompts=true").prepare(batch, batch.old_logprobs_N)
+    prepared = adpo(drop_all_failed_prompts=True).prepare(batch, batch.old_logprobs_N)
     assert value(prepared.shares, "adpo/dropped_prompts") == 1.0
     assert prepared.batch.mask_N.tolist() == [True] * 4 + [False] * 4 + [True] * 4
 
 
 def test_a_batch_of_failed_prompts_has_loss_zero_with_a_graph():
     batch = collate([group([-1.0] * 4, [2] * 4)])
-    made = adpo("objective.drop_all_failed_prompts=true", "objective.beta_anchor_kl=0.1")
+    made = adpo(drop_all_failed_prompts=True, beta_anchor_kl=0.1)
     prepared = made.prepare(batch, batch.old_logprobs_N + 0.1)
     assert gradient(made, prepared, batch.old_logprobs_N, [[0, 1], [2, 3]]).tolist() == [0.0] * 8
     assert prepared.shares["adpo/loss"] == (0.0, 0.0)
@@ -314,14 +318,14 @@ def test_a_batch_of_failed_prompts_has_loss_zero_with_a_graph():
 
 def test_truncated_completions_can_be_kept_from_training():
     batch = replace(collate([group([1.0, 0.0, 0.0], [2, 2, 2])]), truncated_B=torch.tensor([False, True, False]))
-    prepared = adpo("objective.overlong.mask_truncated=true").prepare(batch, batch.old_logprobs_N)
+    prepared = adpo(overlong={"mask_truncated": True}).prepare(batch, batch.old_logprobs_N)
     assert prepared.batch.mask_N.tolist() == [True, True, False, False, True, True]
     assert prepared.weights_KN[0].tolist() == [1, 1, 0, 0, 1, 1]
 
 
 def test_entropy_and_reference_terms_are_means_over_tokens():
     batch = collate([group([1.0, 0.0], [3, 1])])
-    made = adpo("objective.kl.coef=0.2", "objective.entropy_coef=0.1")
+    made = adpo(kl={"coef": 0.2}, entropy_coef=0.1)
     assert [term.name for term in made.terms] == ["policy", "kl", "entropy"]
     assert made.needs_reference
     weights_KN = made.prepare(batch, batch.old_logprobs_N).weights_KN
@@ -333,7 +337,7 @@ def test_metrics_of_switches_that_are_off_are_absent():
     batch, current_N = ragged()
     found = set(adpo().prepare(batch, current_N).shares)
     assert found == {"adpo/loss", "adpo/anchor_kl", "adpo/anchor_kl_k3", "adpo/mean_tau", "adpo/q_entropy"}
-    more = adpo("objective.beta_anchor_kl=1", "objective.drop_all_failed_prompts=true").prepare(batch, current_N).shares
+    more = adpo(beta_anchor_kl=1, drop_all_failed_prompts=True).prepare(batch, current_N).shares
     assert set(more) - found == {"adpo/kl_penalty", "adpo/dropped_prompts"}
 
 
@@ -386,8 +390,8 @@ def test_every_name_the_config_offers_is_in_the_tables_and_no_other():
 
 def test_a_temperature_outside_of_its_bounds_is_refused():
     with pytest.raises(ValueError, match=r"Type objective\.adaptive_tau\.mode=off"):
-        load_config(["objective.name=adpo", "objective.tau=0.01"])
-    assert load_config(["objective.name=adpo", "objective.tau=0.01", FIXED]).objective.tau == 0.01
+        config(tau=0.01)
+    adpo(tau=0.01, **FIXED)
 
 
 # -- in the loop ------------------------------------------------------------------------------------------------------
