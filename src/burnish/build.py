@@ -8,26 +8,16 @@ and `heldout_prompts` read the data; `make_run` adds the learner and the objecti
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
-from transformers.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from burnish import seeds
-from burnish.assets import embedded_base_path
 from burnish.batch import Batch
 from burnish.build_objective import make_objective
 from burnish.confidence.setup import Setup, require_targets, set_up
@@ -37,6 +27,7 @@ from burnish.errors import TrainingError
 from burnish.learner.forward import PolicyForward
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
+from burnish.models import load_model
 from burnish.prompts import tasks
 from burnish.prompts.datasets import Lengths, Loaded, Report, fingerprint, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
@@ -87,78 +78,6 @@ def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None =
     graded = make_reward(config)
     reward = graded if config.reward.on_fault == "drop" else _FailOnFault(graded)
     return Parts(model, tokenizer, encode, engine, reward, graded.close)
-
-
-def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
-    disable_progress_bar()  # the run has a display of its own
-    path, trust, device = _model_path(config), config.model.trust_remote_code, _device(config.model.device)
-    try:
-        _require_model_files(path)
-        tokenizer = _load_tokenizer(path, trust)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(config, error) from error
-    return model.to(device).eval(), tokenizer  # pyright: ignore[reportArgumentType]
-
-
-def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, without the model."""
-    path = _model_path(config)
-    try:
-        _require_model_files(path)
-        return _load_tokenizer(path, config.model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(config, error) from error
-
-
-def _model_path(config: RunConfig) -> str:
-    return str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
-
-
-def _not_loaded(config: RunConfig, error: Exception) -> ValueError:
-    found = " ".join(str(error).split())  # transformers writes paragraphs
-    return ValueError(
-        f"model.path={config.model.path} cannot be loaded; it needs `embedded`, a directory in save_pretrained layout, "
-        f"or a hub name. Found: {found}"
-    )
-
-
-def _require_model_files(path: str) -> None:
-    """Say what is wrong with a path before the libraries take it for a hub name."""
-    folder = Path(path)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ValueError("a directory without config.json")
-    if not folder.is_dir() and path.startswith((".", "/", "~")):
-        raise ValueError(f"no such directory (looked in {Path.cwd()})")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    number = index if index else "0"
-    if kind not in ("cpu", "cuda") or not number.isdecimal():
-        raise ValueError(f"model.device is {name!r}; it needs auto, cpu, cuda or cuda:N. Type model.device=auto")
-    if kind == "cuda" and int(number) >= torch.cuda.device_count():
-        raise ValueError(
-            f"model.device is {name!r}, and torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
-            "Type model.device=auto"
-        )
-    return torch.device(name)
-
-
-def _load_tokenizer(path: str, trust: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer as it was saved.
-
-    For some model types (qwen2 among them) `AutoTokenizer` overrules what a directory says of itself, and would split
-    the text of a generic tokenizer by another model's rules, without a word.
-    """
-    settings = Path(path) / "tokenizer_config.json"
-    saved_as = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
-    if saved_as in ("TokenizersBackend", "PreTrainedTokenizerFast"):
-        return PreTrainedTokenizerFast.from_pretrained(path)
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
 
 
 def make_reward(config: RunConfig) -> AnswerReward:

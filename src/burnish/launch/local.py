@@ -20,6 +20,7 @@ from burnish.confidence.tokens import decision, decoder, encoder
 from burnish.config import Confidence, RunConfig
 from burnish.evaluate import evaluate, table
 from burnish.launch.session import Session, folder_of
+from burnish.models import load_tokenizer
 from burnish.overrides import validate
 from burnish.plots import reliability_png
 from burnish.protocols import Publication
@@ -105,7 +106,7 @@ def print_token_ids(config: RunConfig) -> None:
         ValueError: the tokenizer cannot tell the two words apart.
     """
     chosen = config.confidence or Confidence()
-    tag, tokenizer = Tag(chosen.tag, chosen.high, chosen.low), build.load_tokenizer(config)
+    tag, tokenizer = Tag(chosen.tag, chosen.high, chosen.low), load_tokenizer(config)
     found = decision(tag, encoder(tokenizer), decoder(tokenizer))
     settled = chosen.model_copy(update={"high_token_id": found.high_id, "low_token_id": found.low_id})
     lines = yaml.safe_dump({"confidence": settled.model_dump(mode="json")}, sort_keys=False).splitlines()

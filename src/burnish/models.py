@@ -1,0 +1,96 @@
+"""Models and tokenizers from a path: the policy's, and those of a model that judges it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from burnish.assets import embedded_base_path
+from burnish.config import RunConfig
+
+
+def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
+    disable_progress_bar()  # the run has a display of its own
+    path, trust, place = _model_path(config), config.model.trust_remote_code, device(config.model.device)
+    try:
+        _require_model_files(path)
+        tokenizer = tokenizer_at(path, trust)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+    return model.to(place).eval(), tokenizer  # pyright: ignore[reportArgumentType]
+
+
+def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, without the model."""
+    path = _model_path(config)
+    try:
+        _require_model_files(path)
+        return tokenizer_at(path, config.model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
+
+
+def _model_path(config: RunConfig) -> str:
+    return str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
+
+
+def _not_loaded(config: RunConfig, error: Exception) -> ValueError:
+    found = " ".join(str(error).split())  # transformers writes paragraphs
+    return ValueError(
+        f"model.path={config.model.path} cannot be loaded; it needs `embedded`, a directory in save_pretrained layout, "
+        f"or a hub name. Found: {found}"
+    )
+
+
+def _require_model_files(path: str) -> None:
+    """Say what is wrong with a path before the libraries take it for a hub name."""
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError("a directory without config.json")
+    if not folder.is_dir() and path.startswith((".", "/", "~")):
+        raise ValueError(f"no such directory (looked in {Path.cwd()})")
+
+
+def device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device that is there.
+
+    Raises:
+        ValueError: it is none of these, or not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    number = index if index else "0"
+    if kind not in ("cpu", "cuda") or not number.isdecimal():
+        raise ValueError(f"model.device is {name!r}; it needs auto, cpu, cuda or cuda:N. Type model.device=auto")
+    if kind == "cuda" and int(number) >= torch.cuda.device_count():
+        raise ValueError(
+            f"model.device is {name!r}, and torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices. "
+            "Type model.device=auto"
+        )
+    return torch.device(name)
+
+
+def tokenizer_at(path: str, trust: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer as it was saved.
+
+    For some model types (qwen2 among them) `AutoTokenizer` overrules what a directory says of itself, and would split
+    the text of a generic tokenizer by another model's rules, without a word.
+    """
+    settings = Path(path) / "tokenizer_config.json"
+    saved_as = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
+    if saved_as in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+        return PreTrainedTokenizerFast.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=trust)
