@@ -70,7 +70,9 @@ class Updates:
             gap_N = (own_N - batch.engine_logprobs_N)[mask_N]
             self._stepped["mismatch/mean"].append(gap_N.abs().mean().item())
             self._stepped["mismatch/max"].append(gap_N.abs().max().item())
-            self._stepped["mismatch/kl"].append(k3(batch.engine_logprobs_N[mask_N], own_N[mask_N]).mean().item())
+            self._stepped["mismatch/kl"].append(
+                k3(batch.engine_logprobs_N[mask_N].double(), own_N[mask_N].double()).mean().item()
+            )
 
     def _own(self, prepared: Prepared, seen: Pass, same_policy: bool) -> Tensor | None:
         """The learner's own log-probabilities from before the step's first update, where it has computed them."""
