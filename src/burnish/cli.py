@@ -104,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--style", choices=("auto", "dapo", "gsm8k", "boxed", "equivalence"), default="auto")
     grade.add_argument("--timeout", type=float, default=5.0, help="seconds per row (default: 5)")
 
+    usage = "[--out FILE] -- COMMAND | SCRIPT | FILE"
+    imported = command("import", _import, "turn a command of verl or TRL into a config file", words=usage)
+    imported.add_argument("--out", type=Path, metavar="FILE", help="file to write, .toml or .yaml (default: stdout)")
+    imported.add_argument("pasted", nargs="*", help="the command's words, a script, or a foreign config file")
+
     config = command("config", _config, "print a resolved configuration as YAML", words=words)
     config.add_argument("--keys", action="store_true", help="list every key with its default and meaning")
     config.add_argument("--presets", action="store_true", help="list the presets")
@@ -173,6 +178,18 @@ def _grade(args: argparse.Namespace, _: list[str]) -> int:
     total = sum(counts.values())
     shares = ", ".join(f"{n:,} {status} ({n / total:.1%})" for status, n in counts.items()) if total else "no rows"
     print(f"graded {total:,} rows of {args.file.name}: {shares}", file=sys.stderr)
+    return 0
+
+
+def _import(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish.importing import import_text, import_words
+
+    text = import_text(import_words([*args.pasted, *words]), suffix=args.out.suffix if args.out else ".toml")
+    if args.out is None:
+        print(text, end="")
+    else:
+        args.out.write_text(text, encoding="utf-8")
+        print(f"wrote {args.out}; try it: burnish train {args.out}", file=sys.stderr)
     return 0
 
 

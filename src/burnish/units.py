@@ -1,0 +1,399 @@
+"""Foreign quantities in our units, resolved together once all words are read.
+
+verl counts prompts, TRL completions per device and micro-step; verl's schedules count steps, TRL's updates; both count
+passes over the data where we count steps. With W processes, G siblings, U updates per step and E epochs per step:
+
+    prompts_per_step   verl train_batch_size; TRL device_batch x W x max(generation_steps, accumulation) / G
+    updates_per_step   verl train_batch_size / ppo_mini_batch_size; TRL generation_steps / accumulation
+    steps              rows x passes / prompts_per_step, rounded down; TRL max_steps / (U x E), rounded up
+    warmup_updates     verl lr_warmup_steps x U x E; a ratio x steps x U x E
+    every              TRL save_steps and eval_steps / (U x E), rounded up
+
+The quantities are those that rows of kind `Quantity` name in `burnish.aliases`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT, IN_FILE, IN_WORDS = -1, 0, 2
+"""Ranks of a foreign value; own keys stand one above: 1 in a file, 3 in words."""
+
+TOGETHER = (
+    frozenset({"device_batch", "accumulation", "generation_batch", "generation_steps"}),
+    frozenset({"kl_on", "kl_coef"}),
+    frozenset({"overlong_on", "overlong_tokens"}),
+)
+"""Quantities that mean something only together: where one is given, the other system's default completes it."""
+DEVICE_BATCH = ("device_batch", "accumulation", "generation_batch", "generation_steps")
+PROCESSES = ("processes", "processes_per_machine", "machines")
+
+
+class UnitError(ValueError):
+    """Quantities that do not make a whole number of something here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A foreign word, read."""
+
+    key: str
+    value: Any
+    """Text, a list of texts, or None."""
+    shown: str
+    """As it was typed."""
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A key of ours with its value, and what it comes from."""
+
+    key: str
+    value: Any
+    of: tuple[Given, ...]
+    note: str = ""
+
+    @property
+    def rank(self) -> int:
+        return max((given.rank for given in self.of), default=DEFAULT)
+
+
+def is_on(value: Any) -> bool:
+    return str(value).lower() in ("true", "1", "yes")
+
+
+@dataclass(slots=True)
+class Conversion:
+    """What the quantities became so far."""
+
+    given: Mapping[str, Given]
+    """Quantity -> the word that gives it."""
+    own: Callable[[str], Any]
+    """Key of ours -> its value as far as it is settled."""
+    decided: Mapping[str, int]
+    """Key of ours that a word or file sets itself -> its rank."""
+    rows: Callable[[], int | None]
+    """How many rows the training data has; None when the data is not here."""
+    settings: list[Setting] = field(default_factory=list)
+    silent: list[tuple[Given, str]] = field(default_factory=list)
+    """Words that have no effect, and why."""
+
+    def set(self, key: str, value: Any, *quantities: str, note: str = "") -> None:
+        of = tuple(self.given[q] for q in quantities if q in self.given)
+        self.settings.append(Setting(key, value, of, note))
+
+    def ours(self, key: str) -> float:
+        for setting in reversed(self.settings):
+            if setting.key == key:
+                return float(setting.value)
+        return float(self.own(key))
+
+    def whole(self, quantity: str) -> int:
+        number = self.number(quantity)
+        if number != int(number) or number < 1:
+            raise UnitError(f"{self.given[quantity].shown}: found {number:g}; it needs a whole number above 0")
+        return int(number)
+
+    def number(self, quantity: str) -> float:
+        given = self.given[quantity]
+        try:
+            number = float(given.value)
+        except (TypeError, ValueError):
+            raise UnitError(f"{given.shown}: found {given.value!r}; it needs a number") from None
+        if not math.isfinite(number):
+            raise UnitError(f"{given.shown}: found {number}; it needs a finite number")
+        return number
+
+    def is_on(self, quantity: str) -> bool:
+        return quantity in self.given and is_on(self.given[quantity].value)
+
+    def shown(self, *quantities: str) -> str:
+        return ", ".join(self.given[q].shown for q in quantities if q in self.given)
+
+    @property
+    def updates_per_step(self) -> int:
+        """Over all epochs."""
+        return int(self.ours("train.updates_per_step") * self.ours("train.epochs"))
+
+
+def convert(conversion: Conversion) -> list[str]:
+    """Resolve all quantities into `conversion.settings`; returns the refusals, one sentence each."""
+    refused: list[str] = []
+    for part in (
+        _clip,
+        _divergence,
+        _confidence,
+        _reward_function,
+        _overlong,
+        _filter,
+        _long_prompts,
+        _batch,
+        _steps,
+        _warmup,
+        _cadences,
+    ):
+        try:
+            part(conversion)
+        except UnitError as error:
+            refused.append(str(error))
+    return refused
+
+
+CLIP_KEYS = {
+    "cispo": {"clip_low": "objective.clip_low", "clip_high": "objective.cap"},
+    "gmpo": {"clip_low": "objective.log_clip_low", "clip_high": "objective.log_clip_high"},
+}
+"""Objective -> what it calls the edges that the others call clip_low and clip_high."""
+
+
+def _clip(c: Conversion) -> None:
+    name = str(c.own("objective.name"))
+    if "clip" in c.given and name == "cispo":
+        c.silent.append((c.given["clip"], "cispo has an upper bound alone, and one for itself"))
+    for edge in ("clip_low", "clip_high"):
+        key = CLIP_KEYS.get(name, {}).get(edge, f"objective.{edge}")
+        if edge in c.given:
+            c.set(key, c.given[edge].value, edge)
+        elif "clip" in c.given and name != "cispo" and key not in c.decided:
+            c.set(key, c.given["clip"].value, "clip")
+
+
+def _confidence(c: Conversion) -> None:
+    if c.is_on("confidence_on"):
+        c.set("confidence.train", "true", "confidence_on")
+    elif "confidence_on" in c.given:
+        c.silent.append((c.given["confidence_on"], "off, as it is here"))
+
+
+GOOD_ACCURACY = ("ngram_size", "max_penalty", "penalty_scale_factor")
+
+
+def _reward_function(c: Conversion) -> None:
+    is_given = [q for q in (*GOOD_ACCURACY, "function_name") if q in c.given]
+    if "function_file" not in c.given:
+        c.silent += [(c.given[q], "there is no function of one's own") for q in is_given]
+        return
+    named = str(c.given["function_name"].value) if "function_name" in c.given else "compute_score"
+    of = ("function_file", "function_name")
+    c.set("reward.style", "none", *of, note="the function alone says what is good")
+    if named == "good_accuracy":
+        c.set("reward.parts.good_accuracy.kind", "good_accuracy", *of, note="the one that is built in")
+    else:
+        c.set("reward.parts.custom.function", f"{c.given['function_file'].value}:{named}", *of)
+    to = "good_accuracy." if named == "good_accuracy" else "custom.args."
+    for q in GOOD_ACCURACY:
+        if q in c.given:
+            c.set(f"reward.parts.{to}{q}", c.given[q].value, q)
+
+
+def _divergence(c: Conversion) -> None:
+    if "kl_on" not in c.given:
+        return
+    if c.is_on("kl_on"):
+        c.set("objective.kl.coef", c.given["kl_coef"].value, "kl_on", "kl_coef")
+    else:
+        c.set("objective.kl.coef", "0", "kl_on", "kl_coef", note="the loss has no divergence from the reference")
+
+
+def _overlong(c: Conversion) -> None:
+    if "overlong_on" not in c.given:
+        return
+    if not c.is_on("overlong_on"):
+        c.set("objective.overlong.buffer", "0", "overlong_on", "overlong_tokens", note="the punishment is off")
+    elif "overlong_tokens" in c.given:
+        c.set("objective.overlong.buffer", c.given["overlong_tokens"].value, "overlong_on", "overlong_tokens")
+    else:
+        c.set("objective.overlong.buffer", "auto", "overlong_on", note="no length given: a fifth of the limit")
+
+
+def _filter(c: Conversion) -> None:
+    if "filter_on" in c.given:
+        c.set("objective.dynamic_sampling", "true" if c.is_on("filter_on") else "false", "filter_on")
+    if "filter_metric" in c.given:
+        metric = c.given["filter_metric"]
+        if c.is_on("filter_on") and str(metric.value) not in ("acc", "score"):
+            raise UnitError(
+                f"{metric.shown} is refused: groups are filtered by their raw score, since with a shaped reward groups "
+                "that are all wrong train on their lengths. Type acc as the metric"
+            )
+        c.silent.append((metric, "groups are filtered by their raw score, before any shaping"))
+
+
+def _long_prompts(c: Conversion) -> None:
+    quantities = ("drop_overlong_prompts", "truncation")
+    if c.is_on("drop_overlong_prompts"):
+        c.set("data.overlong_prompts", "drop", *quantities)
+    elif "truncation" in c.given:
+        side = str(c.given["truncation"].value)
+        if side not in ("left", "error"):
+            raise UnitError(
+                f"{c.shown('truncation')} is refused: prompts are cut on the left, if at all, so that their end stays. "
+                "Type data.overlong_prompts=truncate_left or =drop"
+            )
+        c.set("data.overlong_prompts", {"left": "truncate_left"}.get(side, side), *quantities)
+    elif "drop_overlong_prompts" in c.given:
+        c.set("data.overlong_prompts", "error", *quantities)
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def _batch(c: Conversion) -> None:
+    if any(q in c.given for q in ("prompts", "minibatch")):
+        _batch_of_prompts(c)
+        for q in (*DEVICE_BATCH, *PROCESSES):
+            if q in c.given:
+                c.silent.append((c.given[q], "the batch is given in prompts"))
+    elif any(q in c.given for q in DEVICE_BATCH):
+        _batch_of_completions(c)
+    else:
+        for q in PROCESSES:
+            if q in c.given:
+                c.silent.append((c.given[q], "sizes here count over all devices"))
+
+
+def _batch_of_prompts(c: Conversion) -> None:
+    if "prompts" in c.given:
+        c.set("sampling.prompts_per_step", str(c.whole("prompts")), "prompts")
+    if "minibatch" not in c.given:
+        return
+    prompts, size = int(c.ours("sampling.prompts_per_step")), c.whole("minibatch")
+    if size > prompts and c.given["minibatch"].rank == DEFAULT:
+        size = prompts
+    if prompts % size:
+        near = min((d for d in range(1, prompts + 1) if prompts % d == 0), key=lambda d: abs(d - size))
+        raise UnitError(
+            f"{c.shown('minibatch')}: {prompts} prompts per step do not divide into mini-batches of {size}. "
+            f"Type {c.given['minibatch'].key}={near}"
+        )
+    c.set(
+        "train.updates_per_step",
+        str(prompts // size),
+        *("prompts", "minibatch"),
+        note=f"{prompts} / {size} prompts per update",
+    )
+
+
+def _batch_of_completions(c: Conversion) -> None:
+    of = (*DEVICE_BATCH, *PROCESSES)
+    group = int(c.ours("sampling.group_size"))
+    micro = c.whole("device_batch") * _world(c)
+    accumulation = c.whole("accumulation")
+    micro_steps = _generation_steps(c, micro, accumulation)
+    total = micro * max(micro_steps, accumulation)
+    if total % group:
+        raise UnitError(
+            f"{c.shown(*of)}: {total} completions per step do not divide into groups of {group}. "
+            f"Type sampling.prompts_per_step={max(1, round(total / group))} train.updates_per_step=1"
+        )
+    note = f"{total} completions / {group} per prompt"
+    c.set("sampling.prompts_per_step", str(total // group), *of, note=note)
+    updates = max(1, micro_steps // accumulation)
+    note = f"{total} completions / {micro * accumulation} per update"
+    c.set("train.updates_per_step", str(updates), *of, note=note)
+
+
+def _world(c: Conversion) -> int:
+    if "processes" in c.given:
+        return c.whole("processes")
+    machines = c.whole("machines") if "machines" in c.given else 1
+    return machines * (c.whole("processes_per_machine") if "processes_per_machine" in c.given else 1)
+
+
+def _generation_steps(c: Conversion, micro: int, accumulation: int) -> int:
+    """Micro-steps that one generation feeds."""
+    if "generation_batch" in c.given and "generation_steps" in c.given:
+        raise UnitError(f"{c.shown('generation_batch', 'generation_steps')} cannot both be given. Leave one out")
+    if "generation_batch" in c.given and "filter_on" in c.given:
+        c.silent.append((c.given["generation_batch"], "a round asks for what is missing"))
+        return accumulation
+    steps = accumulation
+    if "generation_steps" in c.given:
+        steps = c.whole("generation_steps")
+    elif "generation_batch" in c.given:
+        size = c.whole("generation_batch")
+        if size % micro:
+            raise UnitError(
+                f"{c.shown('generation_batch')}: it does not divide by the {micro} completions of a micro-step"
+            )
+        steps = size // micro
+    if steps % accumulation and accumulation % steps:
+        raise UnitError(
+            f"{c.shown('generation_batch', 'generation_steps', 'accumulation')}: {steps} micro-steps per generation "
+            f"and {accumulation} per update do not divide each other. Type --steps_per_generation {accumulation}"
+        )
+    return steps
+
+
+# -- lengths of time --------------------------------------------------------------------------------------------------
+
+
+def _steps(c: Conversion) -> None:
+    for quantity, steps in (("updates", _steps_of_updates), ("passes", _steps_of_passes)):
+        if quantity not in c.given:
+            continue
+        if c.given[quantity].rank <= c.decided.get("train.steps", DEFAULT - 1):
+            c.silent.append((c.given[quantity], "train.steps says how long"))
+        elif quantity == "passes" and "updates" in c.given:
+            c.silent.append((c.given[quantity], "the number of updates says how long"))
+        else:
+            steps(c)
+
+
+def _steps_of_updates(c: Conversion) -> None:
+    updates, per_step = c.whole("updates"), c.updates_per_step
+    note = f"{updates} updates / {per_step} per step"
+    c.set("train.steps", str(math.ceil(updates / per_step)), "updates", note=note)
+
+
+def _steps_of_passes(c: Conversion) -> None:
+    passes, prompts = c.number("passes"), int(c.ours("sampling.prompts_per_step"))
+    rows = c.rows()
+    if rows is None:
+        raise UnitError(
+            f"{c.shown('passes')}: steps are rows x passes / {prompts} prompts, and {c.own('data.train')!r} is not "
+            "here to be counted. Type train.steps=NUMBER"
+        )
+    steps = max(1, int(rows * passes / prompts))
+    c.set("train.steps", str(steps), "passes", note=f"{rows:,} rows x {passes:g} / {prompts} prompts per step")
+
+
+def _warmup(c: Conversion) -> None:
+    per_step = c.updates_per_step
+    if "warmup_steps" in c.given and c.number("warmup_steps") >= 0:
+        updates = math.ceil(c.number("warmup_steps") * per_step)
+        c.set("optimizer.warmup_updates", str(updates), "warmup_steps", note=f"steps x {per_step} updates per step")
+    elif "warmup_updates" in c.given and c.number("warmup_updates") >= 1:
+        c.set("optimizer.warmup_updates", str(c.whole("warmup_updates")), "warmup_updates")
+    else:
+        for q in ("warmup_share", "warmup_updates"):
+            if q in c.given:
+                total = int(c.ours("train.steps")) * per_step
+                note = f"of {total} updates"
+                c.set("optimizer.warmup_updates", str(math.ceil(c.number(q) * total)), q, note=note)
+
+
+def _cadences(c: Conversion) -> None:
+    for key, strategy, updates in (
+        ("eval.every", "eval_strategy", "eval_updates"),
+        ("checkpoint.every", "save_strategy", "save_updates"),
+    ):
+        chosen = str(c.given[strategy].value) if strategy in c.given else "steps"
+        if chosen == "no":
+            c.set(
+                key, "0", strategy, updates, note="only before and after" if key == "eval.every" else "only at the end"
+            )
+        elif chosen != "steps":
+            raise UnitError(f"{c.shown(strategy)} is refused: it is counted in steps. Type {key}=10")
+        elif updates in c.given:
+            number, per_step = c.number(updates), c.updates_per_step
+            if number < 1:
+                number *= int(c.ours("train.steps")) * per_step
+            every = max(1, math.ceil(number / per_step))
+            c.set(key, str(every), strategy, updates, note=f"updates / {per_step} per step")
+        elif strategy in c.given:
+            c.silent.append((c.given[strategy], f"it is so here: {key} steps"))
