@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from burnish import seeds
 from burnish.batch import Batch
 from burnish.build_objective import make_objective
+from burnish.build_reward import make_reward
 from burnish.confidence.setup import Setup, require_targets, set_up
 from burnish.confidence.tag import Tag
 from burnish.config import RunConfig, resolved
@@ -28,18 +29,40 @@ from burnish.learner.forward import PolicyForward
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
 from burnish.models import load_model
+from burnish.objective import Term
 from burnish.prompts import tasks
 from burnish.prompts.datasets import Lengths, Loaded, Report, fingerprint, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
 from burnish.prompts.filters import AdmitAll, ConstantGroups
+from burnish.prompts.history import HistorySampler
 from burnish.prompts.sampler import ShuffledSampler
-from burnish.protocols import Reward, Sink, Statements, Store
-from burnish.rewards.compose import AnswerReward
+from burnish.protocols import PromptSampler, Reward, RolloutEngine, Sink, Statements, Store
 from burnish.rollout.decoder import position_limit
 from burnish.rollout.local import LocalEngine
 from burnish.run_folder import RunFolder
 from burnish.train import Plan, Run
 from burnish.types import FAULTS, Completion, Prompt, Sampling, Score
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """Parts that a caller brings in place of the configured ones, or beside them."""
+
+    reward: Reward | None = None
+    terms: tuple[Term, ...] = ()
+    """Terms beside the objective's own."""
+    sampler: Callable[[Sequence[Prompt], int], PromptSampler] | None = None
+    """(prompts, seed) -> what chooses among them."""
+    engine: Callable[[Parts], RolloutEngine] | None = None
+    """What is shared, the configured engine too -> what generates."""
+
+    @property
+    def names(self) -> list[str]:
+        """The fields that are set."""
+        return [field.name for field in fields(self) if getattr(self, field.name)]
+
+
+NOTHING = Swaps()
 
 
 @dataclass(frozen=True)
@@ -49,13 +72,16 @@ class Parts:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     encode: ChatEncoder
-    engine: LocalEngine
+    engine: RolloutEngine
     reward: Reward
     close: Callable[[], None]
     """Ends the processes that the parts started."""
+    notes: tuple[str, ...]
+    """What a person should know before they are used: which code of others is trusted."""
+    swaps: Swaps
 
 
-def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> Parts:
+def assemble(config: RunConfig, swaps: Swaps = NOTHING, *, progress: Callable[[int, int], None] | None = None) -> Parts:
     """Load the model and its tokenizer and build engine and reward around them.
 
     Raises:
@@ -75,33 +101,19 @@ def assemble(config: RunConfig, *, progress: Callable[[int, int], None] | None =
         generation_eos=generation.eos_token_id if generation else None,
     )
     engine = LocalEngine(tokenizer, encode, eos_ids=eos_ids, slots=config.sampling.slots, progress=progress)
-    graded = make_reward(config)
-    reward = graded if config.reward.on_fault == "drop" else _FailOnFault(graded)
-    return Parts(model, tokenizer, encode, engine, reward, graded.close)
+    reward, close, notes = _graded(config, swaps)
+    reward = reward if config.reward.on_fault == "drop" else _FailOnFault(reward)
+    parts = Parts(model, tokenizer, encode, engine, reward, close, notes, swaps)
+    return parts if swaps.engine is None else replace(parts, engine=swaps.engine(parts))
 
 
-def make_reward(config: RunConfig) -> AnswerReward:
-    reward, buffer = config.reward, config.overlong_buffer
-    return AnswerReward(
-        reward.style,
-        right=reward.right,
-        wrong=reward.wrong,
-        weight=reward.weight,
-        format_pattern=reward.format.pattern if reward.format else None,
-        format_weight=reward.format.weight if reward.format else 1.0,
-        timeout=reward.timeout,
-        overlong=(config.sampling.max_new_tokens, buffer, config.objective.overlong.factor) if buffer else None,
-    )
-
-
-def reward_parts(config: RunConfig) -> dict[str, tuple[float | None, bool | None]]:
-    """Part of the reward -> (its weight in the total, whether it is the task metric)."""
-    parts: dict[str, tuple[float | None, bool | None]] = {"answer": (config.reward.weight, True)}
-    if config.reward.format:
-        parts["format"] = (config.reward.format.weight, False)
-    if config.overlong_buffer:
-        parts["overlong"] = (1.0, False)
-    return parts
+def _graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Callable[[], None], tuple[str, ...]]:
+    """The reward, what ends it, and what to know of it."""
+    brought = (f"given from Python: {', '.join(swaps.names)}",) if swaps.names else ()
+    if swaps.reward is not None:
+        return swaps.reward, lambda: None, brought
+    made = make_reward(config)
+    return made, made.close, (*made.notes, *brought)
 
 
 class _FailOnFault:
@@ -251,6 +263,7 @@ def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: 
         if config.confidence.target == "data":
             require_targets(prompts, config.confidence.loss)
         objective = confidence.train(objective)
+    objective = replace(objective, terms=(*objective.terms, *parts.swaps.terms))
     planned_updates = train.steps * train.updates_per_step * train.epochs
     optimizer = config.optimizer
     learner = LocalLearner(
@@ -275,11 +288,27 @@ def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: 
         learner=learner,
         reward=parts.reward,
         objective=objective,
-        prompts=ShuffledSampler(prompts, seed=seeds.derive(config.seed, "prompts"), shuffle=config.data.shuffle),
+        prompts=make_sampler(config, prompts, parts.swaps),
         admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(),
         store=store,
         **hooks,
     )
+
+
+def make_sampler(config: RunConfig, prompts: Sequence[Prompt], swaps: Swaps) -> PromptSampler:
+    data, seed = config.data, seeds.derive(config.seed, "prompts")
+    if swaps.sampler is not None:
+        return swaps.sampler(prompts, seed)
+    if data.sampler == "history":
+        return HistorySampler(
+            prompts,
+            seed=seed,
+            shuffle=data.shuffle,
+            min_variance=data.history.min_variance,
+            relative=data.history.scale == "relative",
+            reinclude=data.history.reinclude,
+        )
+    return ShuffledSampler(prompts, seed=seed, shuffle=data.shuffle)
 
 
 def make_plan(config: RunConfig) -> Plan:

@@ -2,7 +2,8 @@
 
 Every default lives here and nowhere else. Unknown keys are errors. A choice between variants is a union discriminated
 by `name`, and each variant's defaults are its published setting: `objective.name=dapo` with nothing else is DAPO.
-Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates. The methods are in `config_objectives`.
+Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates. The methods are in `config_objectives`,
+the reward in `config_reward`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from burnish.config_objectives import DAPO, ObjectiveConfig
+from burnish.config_reward import Reward
 from burnish.config_section import Section, Share
 
 # -- what is trained, on what -----------------------------------------------------------------------------------------
@@ -41,6 +43,17 @@ class Columns(Section):
     """None looks for `id`, `qid`, `uid`; without any, the id is a hash of the row's prompt and answer."""
 
 
+class History(Section):
+    """What `data.sampler=history` skips."""
+
+    min_variance: NonNegativeFloat = 0.01
+    """Population variance that the raw scores of a prompt's last group must exceed."""
+    scale: Literal["absolute", "relative"] = "absolute"
+    """`relative`: `min_variance` is a share of the squared range of all raw scores seen so far."""
+    reinclude: Share = 0.2
+    """Share of a batch that comes back by lot, at least one prompt, when more than half of it was skipped."""
+
+
 class Data(Section):
     train: str = "add23"
     """A built-in task (`add23`, `add3`, `modchain`), a file (.jsonl, .json, .parquet), a directory or a hub name."""
@@ -61,29 +74,16 @@ class Data(Section):
     duplicates: Literal["drop", "keep"] = "drop"
     """Rows with the same prompt and answer: keep the first, or all."""
     shuffle: bool = True
+    sampler: Literal["shuffled", "history"] = "shuffled"
+    """`shuffled`: every prompt once per epoch; `history`: skip prompts whose last group's scores were alike. That is
+    biased by design and comes before objective.dynamic_sampling, which it does not replace."""
+    history: History = History()
 
-
-class FormatReward(Section):
-    pattern: str
-    """Regular expression that the whole completion must contain a match of."""
-    weight: float = 1.0
-
-
-class Reward(Section):
-    style: Literal["auto", "dapo", "gsm8k", "boxed", "equivalence"] = "dapo"
-    """How the answer is found and compared. `dapo`: last `Answer: N`, normalised string equality, as published;
-    `equivalence`: the last stated answer, equal as mathematics; `gsm8k`: the number behind `####`; `boxed`: the last
-    \\boxed{}; `auto`: whichever form the completion uses."""
-    right: float = 1.0
-    wrong: float = -1.0
-    weight: PositiveFloat = 1.0
-    """Weight of the answer part in the total."""
-    format: FormatReward | None = None
-    """Adds `weight` when the completion has the wanted form."""
-    timeout: PositiveFloat = 5.0
-    """Seconds that grading one completion may take before its process is killed."""
-    on_fault: Literal["fail", "drop"] = "fail"
-    """A grader fault (timeout, error, out of memory): stop the run, or leave the completion out of its group."""
+    @model_validator(mode="after")
+    def _history_is_used(self) -> Self:
+        if self.sampler == "shuffled" and self.history != History():
+            raise ValueError("data.history does nothing with data.sampler=shuffled. Type data.sampler=history")
+        return self
 
 
 # -- how completions are drawn ----------------------------------------------------------------------------------------

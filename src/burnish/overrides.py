@@ -17,14 +17,15 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from burnish import foreign
 from burnish.aliases import CONFIG_NAMES
-from burnish.config import ObjectiveConfig, RunConfig
+from burnish.config import RunConfig
+from burnish.config_keys import keys, written
 from burnish.shell import ScriptError, trainer_words
 from burnish.trees import Tree, flattened, interpolated, merge, nested
 from burnish.units import IN_FILE, IN_WORDS, Given
@@ -304,10 +305,11 @@ def _value(text: Any) -> Any:
 
 def _sentences(error: ValidationError) -> Iterator[str]:
     for e in error.errors():
-        names = {c.model_fields["name"].default for c in objective_classes()}
-        where = ".".join(str(part) for part in e["loc"] if part not in names)
+        where = written(e["loc"])
         if e["type"] == "extra_forbidden":
             yield f"unknown key {where!r}{_did_you_mean(where)}"
+        elif e["type"] == "missing":
+            yield f"{where} is not given. Type {where}=VALUE"
         elif e["type"] == "value_error":
             yield e["msg"].removeprefix("Value error, ")
         else:
@@ -325,29 +327,3 @@ def _did_you_mean(where: str) -> str:
     near = [k for k in known if k.rsplit(".", 1)[-1] == leaf][:1] or near
     near = near or [k for k in known if difflib.get_close_matches(leaf, [k.rsplit(".", 1)[-1]], cutoff=0.75)][:1]
     return f"; did you mean {near[0]!r}?" if near else "; `burnish config --keys` lists all keys"
-
-
-def objective_classes() -> tuple[type[BaseModel], ...]:
-    return get_args(get_args(ObjectiveConfig)[0])
-
-
-def keys() -> dict[str, tuple[str, str]]:
-    """Every key of the schema -> (its default as text, its meaning)."""
-    found: dict[str, tuple[str, str]] = {}
-
-    def visit(model: type[BaseModel], prefix: str) -> None:
-        for name, field in model.model_fields.items():
-            default = field.default
-            if name == "objective":
-                for variant in objective_classes():
-                    visit(variant, f"{prefix}objective.")
-            elif isinstance(default, BaseModel):
-                visit(type(default), f"{prefix}{name}.")
-            else:
-                found.setdefault(prefix + name, (str(default), " ".join((field.description or "").split())))
-            for optional in get_args(field.annotation):
-                if isinstance(optional, type) and issubclass(optional, BaseModel):
-                    visit(optional, f"{prefix}{name}.")
-
-    visit(RunConfig, "")
-    return found

@@ -7,7 +7,8 @@ import json
 import platform
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +17,15 @@ from typing import Any, Self
 import torch
 
 from burnish import __version__, build, checkpoint
+from burnish.build_reward import reward_parts
 from burnish.config import RunConfig, resolved
 from burnish.errors import ResumeError
 from burnish.evaluate import evaluate
 from burnish.plots import curves_png, reliability_png
 from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
-from burnish.records import Evaluation, ReliabilityBin
+from burnish.records import Evaluation, Event, ReliabilityBin
+from burnish.rewards.trial import try_out
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
 from burnish.store.sqlite import SQLiteStore
@@ -32,14 +35,27 @@ from burnish.types import Metrics
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves."""
+
+    folder: Path
+    model: Path
+    """The last checkpoint, a directory in `save_pretrained` layout."""
+    before: Evaluation | None
+    """On held-out prompts; None where nothing is held out."""
+    after: Evaluation | None
+
+
 class Session:
     """Everything of one run that the loop does not know: folder, console, sinks, evaluation, checkpoints, summary.
 
     Use it as a context manager: leaving it writes what is queued and how the run ended.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+    def __init__(self, config: RunConfig, folder: RunFolder, swaps: build.Swaps = build.NOTHING) -> None:
         self.config = config
+        self.swaps = swaps
         self.folder = folder
         self.console = Console(config.train.steps)
         self.evaluations: list[Evaluation] = []
@@ -52,17 +68,18 @@ class Session:
 
     def _open(self, closing: ExitStack) -> None:
         config, folder = self.config, self.folder
-        self.parts = build.assemble(config)
+        self.parts = build.assemble(config, self.swaps)
         closing.callback(self.parts.close)
         closing.callback(self.console.close)
         self.data = build.training_prompts(config, self.parts)
         self.held_out = build.heldout_prompts(config, self.parts)
+        self.remarks = try_out(self.parts.reward, self.data.prompts) if self.parts.notes else []
         if not folder.config_path.exists():
             folder.write_config(resolved(config))
         self.store = SQLiteStore(
             folder.store_path,
             run=self._identity(),
-            parts=build.reward_parts(config),
+            parts={} if self.swaps.reward else reward_parts(config),
             raw_range=(config.reward.wrong, config.reward.right),
             seed=config.seed,
             token_bytes=token_bytes(self.parts.tokenizer),
@@ -101,6 +118,11 @@ class Session:
                 f"{state['data'][:12]} and now has {self.data.report.fingerprint[:12]}. Put the old data back, or "
                 "start a new run with another out="
             )
+        if state["given"] != self.swaps.names:
+            raise ResumeError(
+                f"the run in {self.folder.path} was started with {_given(state['given'])} and now has "
+                f"{_given(self.swaps.names)}. Resume it as it was started: burnish.api.train(..., resume=True)"
+            )
         run = self.run_state
         run.learner.restore(found.path)
         run.prompts.load_state_dict(state["prompts"])
@@ -129,10 +151,19 @@ class Session:
         self.console.header(self._header())
         if self.folder.note:
             self.console.note(self.folder.note)
+        self._report_plugins()
         if run.progress.step == 0:
             self._evaluate(greedy=self.config.eval.greedy)
         train(run)
         self._finish()
+
+    @cached_property
+    def finished(self) -> Finished:
+        """After `run`."""
+        model = checkpoint.latest(self.folder.checkpoints_path)
+        assert model is not None, "the last step saves"
+        before, after = (self.evaluations[0], self.evaluations[-1]) if self.evaluations else (None, None)
+        return Finished(self.folder.path, model.path, before, after)
 
     def __enter__(self) -> Self:
         return self
@@ -201,6 +232,7 @@ class Session:
                     "progress": run.progress.state_dict(),
                     "prompts": run.prompts.state_dict(),
                     "data": self.data.report.fingerprint,
+                    "given": self.swaps.names,
                     "totals": dict(self.totals),
                     "evaluations": [
                         {
@@ -226,9 +258,11 @@ class Session:
         if self.evaluations and self.evaluations[-1].reliability:
             reliability_png((self.evaluations[0], self.evaluations[-1]), self.folder.reliability_path)
         self.console.close()
-        model = checkpoint.latest(self.folder.checkpoints_path)
-        assert model is not None, "the last step saves"
-        lines = [f"model   {model.path}", f"curves  {self.folder.curves_path}", f"record  {self.folder.store_path}"]
+        lines = [
+            f"model   {self.finished.model}",
+            f"curves  {self.folder.curves_path}",
+            f"record  {self.folder.store_path}",
+        ]
         print("\n".join([*self._gain(), *lines]))
 
     def _gain(self) -> list[str]:
@@ -281,12 +315,20 @@ class Session:
             f"each of {train_.steps} steps: {sampling.prompts_per_step} prompts x {sampling.group_size} = "
             f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates",
             f"folder {self.folder.path}",
+            *self.parts.notes,
         ]
         if self.held_out is None:
             lines.append("nothing is held out, so accuracy is not measured. Type eval.data=FILE to measure it")
         if sampling.top_p < 1.0 or sampling.top_k or sampling.min_p:
             lines.append("sampling is truncated (top_p, top_k or min_p): importance ratios are biased")
         return lines
+
+    def _report_plugins(self) -> None:
+        for note in self.parts.notes:
+            self.store.record_event(Event("plugin", note))
+        for remark in self.remarks:
+            self.console.note(remark)
+            self.store.record_event(Event("reward", remark, severity=2))
 
     def _identity(self) -> dict[str, Any]:
         config = resolved(self.config)
@@ -305,6 +347,10 @@ class Session:
 def folder_of(config: RunConfig) -> Path:
     """Where a run of this config begins; its folder may be moved later."""
     return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed)))
+
+
+def _given(names: list[str]) -> str:
+    return f"{', '.join(names)} given from Python" if names else "nothing given from Python"
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The child's end of `worker.py`: `python -m burnish.rewards.child MODULE MEMORY_BYTES`.
+"""The child's end of `worker.py`: `python -m burnish.rewards.child MODULE MEMORY_BYTES TRUSTED`.
 
 Reads jobs from its standard input, one JSON object per line, and ends when that closes. What a job prints goes to the
 error stream, so that it cannot pose as a reply.
@@ -20,10 +20,11 @@ from typing import Any
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def main(module: str, memory: int) -> None:
+def main(module: str, memory: int, trusted: bool) -> None:
     jobs_in, replies = _take_pipes()
     _limit(resource.RLIMIT_CORE, 0)
-    if sys.platform == "linux":
+    processors = (os.cpu_count() or 1) if trusted else 1
+    if sys.platform == "linux" and not trusted:
         # The parent kills at `memory` resident bytes; this stops a single huge allocation between two looks.
         _limit(resource.RLIMIT_AS, 2 * memory)
     logging.disable(logging.CRITICAL)
@@ -34,7 +35,7 @@ def main(module: str, memory: int) -> None:
     with os.fdopen(jobs_in, "rb") as lines:
         for line in lines:
             job = json.loads(line)
-            _limit_cpu(job["seconds"])
+            _limit_cpu(processors * job["seconds"])
             _send(replies, _run(loaded.JOBS, job, memory))
 
 
@@ -92,4 +93,4 @@ def _limit_cpu(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")

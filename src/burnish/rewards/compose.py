@@ -1,168 +1,208 @@
 """Rewards: what the trainer calls for each prompt and its completions.
 
-`AnswerReward` is the reward of a run: answer, format, overlong penalty. `FunctionReward` lifts a plain function of one
-completion. Every part stays beside the total:
+`PartsReward` is the reward of a run: any number of named, weighted parts, and how they become one total. Every part
+stays beside the total, unweighted. `FunctionReward` lifts one plain function.
 
-    total = weight * answer + format_weight * format + overlong
+    total     what the objective maximises: the parts, combined (by default: their weighted sum)
+    raw       the task metric, one part before weights and shaping: what filters and reward curves read
+    status    the task part's verdict; where it has none, `ok` from the raw score `right` on, else `wrong`
 
-    answer    the value of a right or wrong answer, unweighted; this is also `raw`, which filters and curves read
-    format    1 when the completion contains a match of the pattern, else 0
-    overlong  DAPO's soft overlong punishment, from 0 down to -factor
+A part that does not apply to a completion is absent there, and takes no part in its total. Where the task part is
+absent, raw is the total. A fault in one part is a fault of the whole score: total and raw None, and what follows from
+that is the trainer's to decide.
+
+To add a kind of part: a class or function of the shape `Measure` beside `form.py`, a section in `config.py`, a line in
+`build_reward.py`.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-from burnish.algorithms.shaping import overlong_penalty
-from burnish.rewards.extract import Style
-from burnish.rewards.verify import Verifier
-from burnish.types import Completion, Prompt, Score
+from burnish.algorithms import scalarize
+from burnish.algorithms.scalarize import Weight
+from burnish.metric_names import RESERVED_PARTS
+from burnish.rewards.adapters import adapt
+from burnish.rewards.measured import Measure, Measured, invalid
+from burnish.types import FAULTS, Completion, Prompt, Score
 
-FORMAT_TEXT = 50_000
-"""Characters of a completion that the format's pattern searches, from its start."""
-LARGEST_SCORE = 1e4
-"""Beyond this a score is taken for a mistake: one such number destroys the weights."""
-
-
-class Overlong(NamedTuple):
-    """When a completion is too long. A plain tuple will do."""
-
-    max_length: int
-    """Limit on generated tokens."""
-    buffer: int
-    """Tokens before the limit over which the penalty grows."""
-    factor: float
-    """The largest penalty."""
+Combine = Callable[[Sequence[scalarize.Parts], Sequence[Mapping[str, float]]], Sequence[float | None]]
+"""(the parts of each sibling, the weights for each) -> each total; None where no weighted part is there."""
 
 
-class AnswerReward:
-    """Right answers, wanted form, bounded length.
-
-    A fault of the grader gives a `Score` without a number (`total` and `raw` None, its status and message); what
-    follows from that is the trainer's to decide.
+def each(scalarization: Callable[..., float | None], **settings: Any) -> Combine:
+    """A `Combine` from a scalarisation of one completion's parts.
 
     Example:
-        AnswerReward("dapo", overlong=(20480, 4096, 1.0))
+        each(scalarize.gated, gate="answer", threshold=1.0)
+    """
+    return lambda parts, weights: [scalarization(p, w, **settings) for p, w in zip(parts, weights, strict=True)]
+
+
+SUM = each(scalarize.weighted_sum)
+ONE = Weight.constant(1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One objective.
+
+    Example:
+        Part("format", Format("<answer>.*"), Weight.constant(0.5))
+    """
+
+    name: str
+    measure: Measure
+    weight: Weight = ONE
+    entries: Mapping[str, Weight] = field(default_factory=dict[str, Weight])
+    """Numbers that the part returns beside its value, and that take part in the total: name -> weight."""
+    close: Callable[[], None] = lambda: None
+    """Ends what the part started."""
+    note: str = ""
+    """What a person should know before the part is used; for the header of a run."""
+
+
+class PartsReward:
+    """Any number of parts per completion, each with a name and a weight.
+
+    Weights are those of the step in which the completion was sampled (its policy version), so a resumed run weighs as
+    the run it continues.
+
+    Example:
+        PartsReward([Part("answer", Answer("dapo", right=1.0, wrong=-1.0, seconds=5.0)), Part("end", Truncated())])
     """
 
     def __init__(
         self,
-        style: Style,
+        parts: Sequence[Part],
         *,
+        combine: Combine = SUM,
+        task: str | None = None,
         right: float = 1.0,
-        wrong: float = -1.0,
-        weight: float = 1.0,
-        format_pattern: str | None = None,
-        format_weight: float = 1.0,
-        timeout: float = 5.0,
-        overlong: tuple[int, int, float] | None = None,
     ) -> None:
         """
         Args:
-            weight: of the answer part in the total.
-            format_pattern: regular expression to search for in every completion; yours, so mind its own cost.
-            timeout: seconds that one comparison of answers may take.
-            overlong: (limit on generated tokens, buffer before it, largest penalty); see `Overlong`.
-        """
-        self._verify = Verifier(style, right=right, wrong=wrong, seconds=timeout)
-        self._weight = weight
-        self._format = _compiled(format_pattern)
-        self._format_weight = format_weight
-        self._overlong = None if overlong is None else Overlong(*overlong)
-
-    def __call__(self, prompt: Prompt, completions: Sequence[Completion], /) -> list[Score]:
-        """Score one prompt's completions.
+            task: the part, or entry of a part, that is the task metric; None takes the first part.
+            right: from which value of the task metric a completion counts as right.
 
         Raises:
-            ValueError: the prompt has no answer.
+            ValueError: there is no part, or two have one name, or one the name of another reward metric.
         """
-        if prompt.answer is None:
-            raise ValueError(
-                f"prompt {prompt.id} has no answer to grade against; the data needs a column with the answer. "
-                "Type data.columns.answer=NAME"
-            )
-        return [self._score(completion, prompt.answer) for completion in completions]
+        if not parts:
+            raise ValueError("a reward needs at least one part")
+        self._parts = tuple(parts)
+        self._combine = combine
+        self._task = task or parts[0].name
+        self._right = right
+        self._weights = {part.name: part.weight for part in parts}
+        for part in parts:
+            self._weights |= part.entries
+        if len(self._weights) < sum(1 + len(part.entries) for part in parts):
+            raise ValueError(f"two reward parts have the same name; found {', '.join(part.name for part in parts)}")
+        if taken := RESERVED_PARTS & self._weights.keys():
+            name = min(taken)
+            raise ValueError(f"a reward part is named {name!r}, and reward/{name} is another metric; rename the part")
+
+    def __call__(self, prompt: Prompt, completions: Sequence[Completion], /) -> list[Score]:
+        columns = [part.measure(prompt, completions) for part in self._parts]
+        rows = [self._row(measured) for measured in zip(*columns, strict=True)]
+        scored = [index for index, row in enumerate(rows) if row.fault is None]
+        totals = self._combine(
+            [rows[index].parts for index in scored],
+            [self._weights_at(completions[index].policy_version) for index in scored],
+        )
+        by_index = dict(zip(scored, totals, strict=True))
+        return [self._score(row, by_index.get(index)) for index, row in enumerate(rows)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(part.note for part in self._parts if part.note)
 
     def close(self) -> None:
-        """End the grading process."""
-        self._verify.close()
+        """End the processes that the parts started."""
+        for part in self._parts:
+            part.close()
 
-    def _score(self, completion: Completion, answer: str) -> Score:
-        score = self._verify(completion.text, answer)
-        if score.raw is None:
-            return score
-        parts = {"answer": score.raw}
-        total = self._weight * score.raw
-        if self._format is not None:
-            parts["format"] = float(self._format.search(completion.text[:FORMAT_TEXT]) is not None)
-            total += self._format_weight * parts["format"]
-        if self._overlong is not None:
-            parts["overlong"] = overlong_penalty(len(completion.token_ids), **self._overlong._asdict())
-            total += parts["overlong"]
-        return replace(score, total=total, parts=parts)
+    def _weights_at(self, step: int) -> dict[str, float]:
+        return {name: weight.at(step) for name, weight in self._weights.items()}
+
+    def _row(self, measured: Sequence[Measured]) -> _Row:
+        """One completion's parts, by name."""
+        values: dict[str, float] = {}
+        fault = next((m for m in measured if m.status in FAULTS), None)
+        for part, found in zip(self._parts, measured, strict=True):
+            if found.value is not None:
+                values[part.name] = found.value
+            taken = [name for name in found.parts if name not in part.entries and self._is_taken(name)]
+            if taken and fault is None:
+                fault = invalid(f"part {part.name!r} has an entry {taken[0]!r}, and that name is taken; rename it")
+            values.update(found.parts)
+        task = next((m for p, m in zip(self._parts, measured, strict=True) if p.name == self._task), None)
+        times = [m.ms for m in measured if m.ms is not None]
+        answers = [m.answer for m in (task, *measured) if m is not None and m.answer is not None]
+        return _Row(values, fault, task, answers[0] if answers else None, sum(times) if times else None)
+
+    def _is_taken(self, name: str) -> bool:
+        return name in self._weights or name in RESERVED_PARTS
+
+    def _score(self, row: _Row, total: float | None) -> Score:
+        if row.fault is not None:
+            return row.without_number(row.fault)
+        if total is None:
+            names = ", ".join(self._weights)
+            return row.without_number(
+                invalid(f"no part of the reward applies to this completion; it needs one of {names}")
+            )
+        task = row.task or _ABSENT
+        raw = row.parts.get(self._task, total) if task.raw is None else task.raw
+        status = task.status if task.status != "ok" or raw >= self._right else "wrong"
+        return Score(total, raw, row.parts, status, task.message, row.answer, row.ms)
 
 
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(
-            f"the format's pattern {pattern!r} is no regular expression ({error}); it needs one such as '<answer>.*'"
-        ) from None
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What all parts say about one completion."""
+
+    parts: Mapping[str, float]
+    fault: Measured | None
+    task: Measured | None
+    """Of the part that is the task metric; None where an entry of a part is."""
+    answer: str | None
+    ms: float | None
+
+    def without_number(self, fault: Measured) -> Score:
+        return Score(None, status=fault.status, message=fault.message, answer=self.answer, ms=self.ms)
 
 
-Scored = float | Mapping[str, float]
-"""What a plain reward function returns: a number, or `{"score": number, part: number, ...}`."""
+_ABSENT = Measured(None)
 
 
-class FunctionReward:
-    """Lifts a plain function of a prompt and one completion into a reward.
+class FunctionReward(PartsReward):
+    """Lifts a plain function into a reward, in this process, without a time limit.
 
-    The number, or the entry `score` of a mapping, is `raw` and `total`; every entry is kept as a part. A function that
-    raises gives status `error`, one whose result is no finite number within 10,000 gives `invalid`; neither is ever
-    turned into a number.
+    The function has any signature that `adapters.py` knows; one that fits none is called with (prompt, completion).
+    What it may return is in `measured.py`; the value becomes the part `score`. A function that raises gives status
+    `error`, one whose result is no finite number within 10,000 gives `invalid`; neither is ever turned into a number.
 
     Example:
         FunctionReward(lambda prompt, completion: float(completion.text.strip() == prompt.answer))
     """
 
-    def __init__(self, function: Callable[[Prompt, Completion], Scored]) -> None:
-        self._function = function
+    def __init__(
+        self, function: Callable[..., Any], *, args: Mapping[str, Any] | None = None, right: float = 1.0
+    ) -> None:
+        """
+        Args:
+            args: keyword arguments for every call.
+            right: from which value on a completion counts as right.
 
-    def __call__(self, prompt: Prompt, completions: Sequence[Completion], /) -> list[Score]:
-        return [self._score(prompt, completion) for completion in completions]
-
-    def _score(self, prompt: Prompt, completion: Completion) -> Score:
-        started = time.perf_counter()
-        try:
-            result = self._function(prompt, completion)
-        except Exception as error:
-            # A fault boundary: the function works on a model's text, and the trainer decides what a fault costs.
-            return Score(None, status="error", message=f"{type(error).__name__}: {error}")
-        ms = 1000.0 * (time.perf_counter() - started)
-        parts = {**result} if isinstance(result, Mapping) else {"score": result}
-        if problem := _problem(parts):
-            return Score(None, status="invalid", message=problem, ms=ms)
-        numbers = {name: float(value) for name, value in parts.items()}
-        return Score(numbers["score"], raw=numbers["score"], parts=numbers, ms=ms)
-
-
-def _problem(parts: Mapping[str, object]) -> str:
-    if "score" not in parts:
-        return f"the reward returned a mapping with {sorted(parts)}; it needs an entry 'score'"
-    for name, value in parts.items():
-        try:
-            number = float(value)  # pyright: ignore[reportArgumentType]
-        except (TypeError, ValueError):
-            number = math.nan
-        if isinstance(value, str) or not abs(number) <= LARGEST_SCORE:
-            return f"the reward's {name} is {value!r}; it needs a finite number within {LARGEST_SCORE:g}"
-    return ""
+        Raises:
+            ValueError: the function does not take `args`, or wants more than it can be given.
+        """
+        adapted = adapt(function, name="the reward function", args=args, native=True)
+        super().__init__(
+            [Part("score", partial(adapted.measure, seconds=None), close=adapted.close)], task="score", right=right
+        )

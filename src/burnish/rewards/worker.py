@@ -55,22 +55,27 @@ class Worker:
             worker.call("equal", gold="x^2", answer="x*x", links=[]).value
     """
 
-    def __init__(self, module: str, *, seconds: float, memory: int = 1 << 30) -> None:
+    def __init__(self, module: str, *, seconds: float, memory: int = 1 << 30, trusted: bool = False) -> None:
         """
         Args:
             module: dotted name of the module whose `JOBS` the child runs.
             seconds: deadline of one job.
             memory: resident bytes over which the child is killed.
+            trusted: the jobs are code that the user chose; it may use several threads and any address space.
         """
         self._module = module
         self._seconds = seconds
         self._memory = memory
+        self._trusted = trusted
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._stop = None
 
-    def call(self, job: str, /, **args: Any) -> Reply:
+    def call(self, job: str, /, *, deadline: float | None = None, **args: Any) -> Reply:
         """Run a job and wait for its reply, at most until the deadline.
+
+        Args:
+            deadline: seconds for this job, where they are not the worker's.
 
         Raises:
             RuntimeError: the child does not start; its own words are in the message.
@@ -81,7 +86,8 @@ class Worker:
             child = self._child or self._start()
             try:
                 child.await_ready()
-                reply = child.ask({"job": job, "args": args, "seconds": self._seconds}, self._seconds, self._memory)
+                seconds = self._seconds if deadline is None else deadline
+                reply = child.ask({"job": job, "args": args, "seconds": seconds}, seconds, self._memory)
             except BaseException:
                 self._end()
                 raise
@@ -106,7 +112,7 @@ class Worker:
         return None if self._child is None else self._child.process.pid
 
     def _start(self) -> _Child:
-        self._child = _Child(self._module, self._memory)
+        self._child = _Child(self._module, self._memory, self._trusted)
         self._stop = weakref.finalize(self, self._child.end)
         return self._child
 
@@ -117,11 +123,11 @@ class Worker:
 
 
 class _Child:
-    def __init__(self, module: str, memory: int) -> None:
+    def __init__(self, module: str, memory: int, trusted: bool) -> None:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "burnish.rewards.child", module, str(memory)],
+            [sys.executable, "-P", "-m", "burnish.rewards.child", module, str(memory), str(int(trusted))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -1,0 +1,125 @@
+"""The part of the composition root that turns `[reward]` of a config into a `PartsReward`.
+
+A new kind of part needs a line in `_measure`, a new scalarisation one in `_combine`.
+"""
+
+from __future__ import annotations
+
+from burnish.algorithms import scalarize
+from burnish.algorithms.scalarize import Weight
+from burnish.config import RunConfig
+from burnish.config_reward import (
+    Constrained,
+    FromIdeal,
+    FunctionPart,
+    Gated,
+    GoodAccuracyPart,
+    LengthPart,
+    NormalizedSum,
+    PartConfig,
+    RepetitionPart,
+    TruncatedPart,
+    WeightConfig,
+    WeightedSum,
+)
+from burnish.rewards.answer import Answer
+from burnish.rewards.compose import SUM, Combine, Part, PartsReward, each
+from burnish.rewards.form import Format, Length, Overlong, Truncated
+from burnish.rewards.good_accuracy import GoodAccuracy
+from burnish.rewards.plugins import Plugin
+from burnish.rewards.repetition import Repetition
+
+
+def make_reward(config: RunConfig) -> PartsReward:
+    """The configured reward. Plugins are loaded, each in its process.
+
+    Raises:
+        ValueError: a plugin cannot be loaded, or a pattern is no regular expression.
+    """
+    reward, buffer = config.reward, config.overlong_buffer
+    parts: list[Part] = []
+    if reward.style != "none":
+        answer = Answer(reward.style, right=reward.right, wrong=reward.wrong, seconds=reward.timeout)
+        parts.append(Part("answer", answer, _weight(reward.weight), close=answer.close))
+    if reward.format is not None:
+        parts.append(Part("format", Format(reward.format.pattern), _weight(reward.format.weight)))
+    parts += [_part(name, part, reward.timeout) for name, part in reward.parts.items()]
+    if buffer:
+        limit, factor = config.sampling.max_new_tokens, config.objective.overlong.factor
+        parts.append(Part("overlong", Overlong(max_length=limit, buffer=buffer, factor=factor)))
+    return PartsReward(parts, combine=_combine(config), task=reward.task_name, right=_right(config))
+
+
+def reward_parts(config: RunConfig) -> dict[str, tuple[float | None, bool | None]]:
+    """Part of the reward -> (its weight in the total, whether it is the task metric).
+
+    The weight is None where it changes over the run, or where the total is no weighted sum.
+    """
+    reward = config.reward
+    linear = isinstance(reward.combine, WeightedSum)
+    weights = {
+        name: weight.start if linear and weight.start == weight.end else None for name, weight in reward.weights.items()
+    }
+    if config.overlong_buffer:
+        weights["overlong"] = 1.0 if linear else None
+    return {name: (weight, name == reward.task_name) for name, weight in weights.items()}
+
+
+def _part(name: str, part: PartConfig, timeout: float) -> Part:
+    weight = _weight(part.weight)
+    match part:
+        case FunctionPart():
+            entries = {entry: _weight(weight) for entry, weight in part.entries.items()}
+            plugin = Plugin(
+                part.function, args=part.args, entries=tuple(entries), seconds=timeout, isolated=part.isolated
+            )
+            return Part(name, plugin, weight, entries, close=plugin.close, note=str(plugin))
+        case GoodAccuracyPart():
+            graded = GoodAccuracy(
+                ngram_size=part.ngram_size,
+                max_penalty=part.max_penalty,
+                penalty_scale_factor=part.penalty_scale_factor,
+                seconds=timeout,
+            )
+            return Part(name, graded, weight, close=graded.close)
+        case RepetitionPart():
+            return Part(name, Repetition(ngram_size=part.ngram_size, unit=part.unit), weight)
+        case LengthPart():
+            return Part(name, Length(part.target), weight)
+        case TruncatedPart():
+            return Part(name, Truncated(), weight)
+
+
+def _combine(config: RunConfig) -> Combine:
+    combine, task = config.reward.combine, config.reward.task_name
+    match combine:
+        case WeightedSum():
+            return SUM
+        case FromIdeal():
+            return each(scalarize.chebyshev, ideal=_ideal(config) | combine.ideal, rho=combine.rho)
+        case Gated():
+            threshold = _right(config) if combine.threshold is None else combine.threshold
+            return each(scalarize.gated, gate=combine.gate or task, threshold=threshold)
+        case Constrained():
+            return each(scalarize.constrained, floors=combine.floors, penalty=combine.penalty)
+        case NormalizedSum():
+            return scalarize.normalized_sum
+
+
+def _ideal(config: RunConfig) -> dict[str, float]:
+    """The best value of every part: what is right, 0 of a penalty, else 1."""
+    penalties = [
+        n for n, part in config.reward.parts.items() if isinstance(part, LengthPart | TruncatedPart | RepetitionPart)
+    ]
+    ideal = dict.fromkeys(config.reward.weights, 1.0) | dict.fromkeys([*penalties, "overlong"], 0.0)
+    return ideal | ({} if config.reward.style == "none" else {"answer": config.reward.right})
+
+
+def _right(config: RunConfig) -> float:
+    """From which value of the task metric a completion is right."""
+    is_accuracy = isinstance(config.reward.parts.get(config.reward.task_name), GoodAccuracyPart)
+    return 1.0 if is_accuracy else config.reward.right
+
+
+def _weight(weight: WeightConfig) -> Weight:
+    return Weight(weight.start, weight.end, weight.steps)

@@ -1,0 +1,47 @@
+"""A reward tried out before the first step, on completions made up for the purpose.
+
+Faults appear before anything is spent, and a reward that gives one text two scores is known for it: such a reward makes
+runs that cannot be repeated.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from burnish.types import FAULTS, Completion, Prompt, Score
+
+ROWS = 2
+"""Prompts that are tried."""
+
+
+def try_out(reward: Callable[[Prompt, Sequence[Completion]], Sequence[Score]], prompts: Sequence[Prompt]) -> list[str]:
+    """Score made-up completions of the first prompts, twice; return what a person should know.
+
+    One completion states the prompt's answer, the other does not. Whatever the reward raises passes through.
+    """
+    remarks: list[str] = []
+    for prompt in prompts[:ROWS]:
+        completions = [_completion(text) for text in (f"Answer: {prompt.answer or 'yes'}", "I do not know.")]
+        first, second = (list(reward(prompt, completions)) for _ in range(2))
+        if len(first) != len(completions):
+            raise ValueError(f"the reward gave {len(first)} scores for {len(completions)} completions")
+        for one, other in zip(first, second, strict=True):
+            if one.status in FAULTS:
+                remarks.append(f"the reward failed on prompt {prompt.id} with {one.status}: {one.message}")
+            elif _timeless(one) != _timeless(other):
+                remarks.append(
+                    f"the reward is not deterministic: it gave one completion of prompt {prompt.id} the totals "
+                    f"{one.total} and {other.total}. Runs with it cannot be repeated"
+                )
+    return list(dict.fromkeys(remarks))
+
+
+def _completion(text: str) -> Completion:
+    tokens = range(len(text.split()))
+    return Completion(array("i", [0]), array("i", tokens), array("f", [0.0] * len(tokens)), text, "stop", 0)
+
+
+def _timeless(score: Score) -> Score:
+    return replace(score, ms=None)
