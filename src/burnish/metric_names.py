@@ -190,6 +190,13 @@ def _rows() -> tuple[MetricName, ...]:
         row("groups/fault", "groups", "dropped: fewer than two siblings with a score", "0", better="down"),
         row("groups/surplus", "groups", "admitted beyond what the step needs", "few"),
         row("groups/effective", "share", "generated groups whose raw scores differ", "> 0.2", share, "up"),
+        row("prompts/skipped", "prompts", "passed over by the history sampler: last group alike", "below half of all"),
+        row(
+            "prompts/reincluded",
+            "prompts",
+            "skipped prompts that the history sampler asked for again, by lot",
+            "few; many when most of the data teaches nothing",
+        ),
         row("rounds", "rounds", "generation rounds that the step took", "1 to 3", better="down"),
         # -- time
         row("time/step", "s", "wall time since the step before was recorded", "steady", better="down"),
