@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,10 +29,14 @@ def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     try:
         _require_model_files(path)
         tokenizer = tokenizer_at(path, trust)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=trust)
-    except (OSError, ValueError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, trust_remote_code=trust, output_loading_info=True
+        )
+        model, loading = loaded
+        _require_all_weights(loading["missing_keys"])
+    except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(config, error) from error
-    return model.to(place).eval(), tokenizer  # pyright: ignore[reportArgumentType]
+    return model.to(place).eval(), tokenizer
 
 
 def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
@@ -43,7 +50,10 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
 
 
 def _model_path(config: RunConfig) -> str:
-    return str(embedded_base_path()) if config.model.path == "embedded" else config.model.path
+    path = config.model.path
+    if path.startswith("~"):  # a shell leaves it alone within key=value
+        return str(Path(path).expanduser())
+    return str(embedded_base_path()) if path == "embedded" else path
 
 
 def _not_loaded(config: RunConfig, error: Exception) -> ValueError:
@@ -59,8 +69,16 @@ def _require_model_files(path: str) -> None:
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError("a directory without config.json")
-    if not folder.is_dir() and path.startswith((".", "/", "~")):
+    if not folder.is_dir() and path.startswith((".", "/")):
         raise ValueError(f"no such directory (looked in {Path.cwd()})")
+
+
+def _require_all_weights(missing: Collection[str]) -> None:
+    """transformers fills what a checkpoint lacks with random numbers, and goes on."""
+    if missing:
+        raise ValueError(
+            f"weights for another architecture, or not all of them: {len(missing)} are missing, such as {min(missing)}"
+        )
 
 
 def device(name: str) -> torch.device:

@@ -346,7 +346,7 @@ class Session:
 
 def folder_of(config: RunConfig) -> Path:
     """Where a run of this config begins; its folder may be moved later."""
-    return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed)))
+    return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed))).expanduser()
 
 
 def _given(names: list[str]) -> str:
