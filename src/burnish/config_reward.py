@@ -245,6 +245,12 @@ class Reward(Section):
     def task_name(self) -> str:
         return self.task or next(iter(self.weights))
 
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The two parts that a Pareto plot shows: the task metric and the next; None without `parts`."""
+        others = [name for name in [*self.parts, *self.weights] if name != self.task_name]
+        return (self.task_name, others[0]) if self.parts and others else None
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         weights = self.weights

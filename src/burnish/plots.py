@@ -59,7 +59,7 @@ def curves_png(source: Path, out: Path) -> Path:
             ("Seconds per step", _seconds),
         )
         for axis, (title, draw) in zip(axes, charts, strict=True):
-            _dress(axis, title)
+            dress(axis, title)
             if not draw(db, axis):
                 axis.text(0.5, 0.5, "not recorded", transform=axis.transAxes, ha="center", color=FAINT)
         last = max((row["step"] for row in queries.steps(db)), default=1)
@@ -84,7 +84,7 @@ def reliability_png(evaluations: Sequence[Evaluation], out: Path) -> Path:
     figure = Figure(figsize=(5.0, 5.0), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    _dress(axis, f"Reliability ({evaluations[-1].suite})")
+    dress(axis, f"Reliability ({evaluations[-1].suite})")
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
     for evaluation, color in zip(evaluations, (FAINT, BLUE)[-len(evaluations) :], strict=True):
         found = evaluation.reliability
@@ -212,7 +212,8 @@ def _legend(axis: Axes) -> None:
     axis.legend(frameon=False, fontsize=8, ncols=3, loc="best", handlelength=1.2, columnspacing=1.0, labelcolor=INK)
 
 
-def _dress(axis: Axes, title: str) -> None:
+def dress(axis: Axes, title: str) -> None:
+    """The look of all charts: a title, no frame, faint marks."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_title(title, loc="left", fontsize=10, color=INK)

@@ -124,6 +124,10 @@ class RunFolder:
         return self.path / "reliability.png"
 
     @property
+    def parts_path(self) -> Path:
+        return self.path / "parts.png"
+
+    @property
     def summary_path(self) -> Path:
         return self.path / "summary.json"
 
@@ -155,8 +159,8 @@ class RunFolder:
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
         wal, shm = (self.store_path.with_name(self.store_path.name + end) for end in ("-wal", "-shm"))
-        files = (self.config_path, self.metrics_path, self.curves_path, self.summary_path, self.store_path, wal, shm)
-        for file in files:
+        pictures = (self.curves_path, self.reliability_path, self.parts_path)
+        for file in (self.config_path, self.metrics_path, self.summary_path, self.store_path, wal, shm, *pictures):
             file.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -123,6 +123,19 @@ def test_parts_are_combined_as_configured(combine: str, right: float, wrong: flo
     assert [s.raw for s in found] == [1.0, -1.0]
 
 
+@pytest.mark.parametrize(
+    ("words", "pair"),
+    [
+        ("reward.format.pattern=x", None),
+        ("reward.parts.truncated.weight=1", ("answer", "truncated")),
+        ("reward.parts.truncated.weight=1 reward.task=truncated", ("truncated", "answer")),
+        ("reward.parts.truncated.weight=1 reward.style=none", None),
+    ],
+)
+def test_the_task_metric_and_the_next_part_are_drawn_against_each_other(words: str, pair: tuple[str, str] | None):
+    assert config(*words.split()).reward.pair == pair
+
+
 def test_the_weight_of_a_part_is_unknown_to_the_record_where_it_is_no_constant_factor():
     words = ["reward.parts.truncated.weight.start=1", "reward.parts.truncated.weight.end=0"]
     scheduled = config(*words, "reward.parts.truncated.weight.steps=10")

@@ -21,6 +21,7 @@ from burnish.build_reward import reward_parts
 from burnish.config import RunConfig, resolved
 from burnish.errors import ResumeError
 from burnish.evaluate import evaluate
+from burnish.plot_parts import parts_png
 from burnish.plots import curves_png, reliability_png
 from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
@@ -255,6 +256,8 @@ class Session:
         self.store.flush()
         self.folder.write_summary(self._summary())
         curves_png(self.folder.store_path, self.folder.curves_path)
+        if pair := self.config.reward.pair:
+            parts_png(self.folder.store_path, self.folder.parts_path, pair=pair)
         if self.evaluations and self.evaluations[-1].reliability:
             reliability_png((self.evaluations[0], self.evaluations[-1]), self.folder.reliability_path)
         self.console.close()

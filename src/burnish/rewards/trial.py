@@ -21,7 +21,8 @@ def try_out(reward: Callable[[Prompt, Sequence[Completion]], Sequence[Score]], p
 
     One completion states the prompt's answer, the other does not. Whatever the reward raises passes through.
     """
-    remarks: list[str] = []
+    faults: list[str] = []
+    moods: list[str] = []
     for prompt in prompts[:ROWS]:
         completions = [_completion(text) for text in (f"Answer: {prompt.answer or 'yes'}", "I do not know.")]
         first, second = (list(reward(prompt, completions)) for _ in range(2))
@@ -29,19 +30,19 @@ def try_out(reward: Callable[[Prompt, Sequence[Completion]], Sequence[Score]], p
             raise ValueError(f"the reward gave {len(first)} scores for {len(completions)} completions")
         for one, other in zip(first, second, strict=True):
             if one.status in FAULTS:
-                remarks.append(f"the reward failed on prompt {prompt.id} with {one.status}: {one.message}")
-            elif _timeless(one) != _timeless(other):
-                remarks.append(
-                    f"the reward is not deterministic: it gave one completion of prompt {prompt.id} the totals "
-                    f"{one.total} and {other.total}. Runs with it cannot be repeated"
+                faults.append(f"the reward failed on prompt {prompt.id} with {one.status}: {one.message}")
+            elif replace(one, ms=None) != replace(other, ms=None):
+                moods.append(
+                    f"the reward is not deterministic: on one completion of prompt {prompt.id} it gave {_shown(one)}, "
+                    f"then {_shown(other)}. Runs with it cannot be repeated"
                 )
-    return list(dict.fromkeys(remarks))
+    return list(dict.fromkeys(faults)) + moods[:1]
+
+
+def _shown(score: Score) -> str:
+    return ", ".join(f"{name} {value!r}" for name, value in {"total": score.total, **score.parts}.items())
 
 
 def _completion(text: str) -> Completion:
     tokens = range(len(text.split()))
     return Completion(array("i", [0]), array("i", tokens), array("f", [0.0] * len(tokens)), text, "stop", 0)
-
-
-def _timeless(score: Score) -> Score:
-    return replace(score, ms=None)
