@@ -70,8 +70,7 @@ def gone(drift_B: Tensor, of: Siblings, *, tau_P: Tensor) -> Tensor:
 
 def pull(target_B: Tensor, gone_B: Tensor, of: Siblings, *, tau_P: Tensor) -> Tensor:
     """The advantage (q - p) / tau: float32 [B], exactly 0 for those who take no part or have no sibling who does."""
-    compared_B = of.among_B & (of.size_P > 1)[of.index_B]
-    return ((target_B - gone_B.exp()) / tau_P[of.index_B]).masked_fill(~compared_B, 0.0).float()
+    return ((target_B - gone_B.exp()) / tau_P[of.index_B]).float()
 
 
 def cross_entropy(target_B: Tensor, gone_B: Tensor, of: Siblings) -> Tensor:

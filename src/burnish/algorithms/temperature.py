@@ -42,9 +42,8 @@ def hybrid(
 
 
 def target_entropy(entropy_P: Tensor, size_P: Tensor) -> Tensor:
-    """Entropy of a target in nats over its maximum, log of the number of siblings; 1 for fewer than two of them."""
-    most_P = size_P.clamp(min=2).to(entropy_P.dtype).log()
-    return (entropy_P / most_P).masked_fill(size_P < 2, 1.0)
+    """Entropy of a target in nats over its maximum, log of the number of siblings; 0 for fewer than two of them."""
+    return entropy_P / size_P.clamp(min=2).to(entropy_P.dtype).log()
 
 
 def policy_entropy(
