@@ -164,6 +164,9 @@ def _base(args: argparse.Namespace, _: list[str]) -> int:
 def _generate(args: argparse.Namespace, words: list[str]) -> int:
     from burnish.overrides import load_config
 
+    if args.n < 1:
+        raise ValueError(f"-n is {args.n}; it needs at least one completion. Type -n 4")
+
     config = load_config([*words, f"model.path={args.model}"])
     from burnish.launch.local import generate_once
 

@@ -112,6 +112,11 @@ def test_generate_at_temperature_0_is_refused_with_what_greedy_is_for(burnish: C
     assert "Type sampling.temperature=1" in ended.err
 
 
+def test_generate_of_no_completion_is_refused(burnish: Command) -> None:
+    ended = burnish("generate", "embedded", "62+37", "-n", 0)
+    assert (ended.code, ended.err) == (2, "burnish: -n is 0; it needs at least one completion. Type -n 4\n")
+
+
 def test_generate_shows_no_raw_control_characters(burnish: Command, model_dir: ModelDir) -> None:
     ended = burnish("generate", model_dir("llama"), "1+2", "-n", 8, "sampling.max_new_tokens=8", "data.suffix=\x1b[31m")
     assert ended.code == 0, ended.err
