@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     base.add_argument("task", nargs="?", default="add23", help="add23, add3 or modchain (default: add23)")
     base.add_argument("--out", type=Path, help="folder for the model (default: bases/TASK-SEED)")
     base.add_argument("--seed", type=int, default=1)
+    base.add_argument("--confidence", metavar="MODEL", help="teach this base (or `embedded`) to state its confidence")
 
     generate = command("generate", _generate, "show completions of a prompt", words="MODEL PROMPT [key=value ...]")
     generate.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
@@ -108,6 +109,11 @@ def _parser() -> argparse.ArgumentParser:
     imported = command("import", _import, "turn a command of verl or TRL into a config file", words=usage)
     imported.add_argument("--out", type=Path, metavar="FILE", help="file to write, .toml or .yaml (default: stdout)")
     imported.add_argument("pasted", nargs="*", help="the command's words, a script, or a foreign config file")
+
+    exported = command("export", _export, "write a run for verl or TRL: command, data, reward")
+    exported.add_argument("system", choices=("verl", "trl"))
+    exported.add_argument("source", metavar="RUN_OR_CONFIG", help="a run folder, a config file or a preset")
+    exported.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
     config = command("config", _config, "print a resolved configuration as YAML", words=words)
     config.add_argument("--keys", action="store_true", help="list every key with its default and meaning")
@@ -153,9 +159,17 @@ def _token_ids(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _base(args: argparse.Namespace, _: list[str]) -> int:
+    out = args.out or Path("bases") / f"{args.task}-{'confidence-' if args.confidence else ''}{args.seed}"
+    if args.confidence:
+        from burnish.launch.local import teach_once
+        from burnish.overrides import load_config
+
+        config = load_config([f"model.path={args.confidence}", "model.device=cpu"])
+        teach_once(config, args.task, out, seed=args.seed)
+        print(f"try it: burnish train {args.task} model.path={out} confidence.target=correctness")
+        return 0
     from burnish.base import build_base
 
-    out = args.out or Path("bases") / f"{args.task}-{args.seed}"
     build_base(args.task, out, seed=args.seed, report=print)
     print(f"try it: burnish train {args.task} model.path={out}")
     return 0
@@ -193,6 +207,17 @@ def _import(args: argparse.Namespace, words: list[str]) -> int:
     else:
         args.out.write_text(text, encoding="utf-8")
         print(f"wrote {args.out}; try it: burnish train {args.out}", file=sys.stderr)
+    return 0
+
+
+def _export(args: argparse.Namespace, _: list[str]) -> int:
+    from burnish.export import export, read_config
+
+    unexpressed = export(read_config(args.source), args.system, args.out)
+    start = "./train.sh" if args.system == "verl" else "python train.py --config grpo.yaml"
+    print(f"wrote {args.out}; start it there with: {start}")
+    for line in unexpressed:
+        print(f"not expressed: {line}", file=sys.stderr)
     return 0
 
 

@@ -271,7 +271,7 @@ def _settle(row: Row, word: Given, made: Translation, on: Collection[str]) -> li
 def _settings(row: Row, word: Given, made: Translation) -> list[Setting]:
     match row:
         case Same():
-            value = row.special.get(_single(word), _single(word))
+            value = "0" if _single(word) == row.off else row.special.get(_single(word), _single(word))
             if value is None:
                 made.ignored.append((word, "not set there"))
                 return []

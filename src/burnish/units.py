@@ -123,19 +123,7 @@ class Conversion:
 def convert(conversion: Conversion) -> list[str]:
     """Resolve all quantities into `conversion.settings`; returns the refusals, one sentence each."""
     refused: list[str] = []
-    for part in (
-        _clip,
-        _divergence,
-        _confidence,
-        _reward_function,
-        _overlong,
-        _filter,
-        _long_prompts,
-        _batch,
-        _steps,
-        _warmup,
-        _cadences,
-    ):
+    for part in PARTS:
         try:
             part(conversion)
         except UnitError as error:
@@ -160,6 +148,17 @@ def _clip(c: Conversion) -> None:
             c.set(key, c.given[edge].value, edge)
         elif "clip" in c.given and name != "cispo" and key not in c.decided:
             c.set(key, c.given["clip"].value, "clip")
+
+
+def _divisor(c: Conversion) -> None:
+    if "loss_divisor" not in c.given:
+        return
+    if c.number("loss_divisor") != c.ours("sampling.max_new_tokens"):
+        raise UnitError(
+            f"{c.shown('loss_divisor')} is refused: the constant divisor is sampling.max_new_tokens, "
+            f"{c.own('sampling.max_new_tokens')}. Leave it out"
+        )
+    c.silent.append((c.given["loss_divisor"], "it is so here"))
 
 
 def _confidence(c: Conversion) -> None:
@@ -397,3 +396,10 @@ def _cadences(c: Conversion) -> None:
             c.set(key, str(every), strategy, updates, note=f"updates / {per_step} per step")
         elif strategy in c.given:
             c.silent.append((c.given[strategy], f"it is so here: {key} steps"))
+
+
+PARTS = (
+    *(_clip, _divisor, _divergence, _confidence, _reward_function, _overlong, _filter, _long_prompts),
+    *(_batch, _steps, _warmup, _cadences),
+)
+"""In this order: the later ones read what the earlier ones settled."""

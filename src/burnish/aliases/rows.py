@@ -25,6 +25,8 @@ class Row:
 class Same(Row):
     to: str
     example: str
+    off: str = field(default="", kw_only=True)
+    """Foreign value that is 0 here."""
     special: Settings = field(default_factory=dict, kw_only=True)
     """Foreign value -> ours. None: with this value the key counts as not given."""
     also: Settings = field(default_factory=dict, kw_only=True)
