@@ -14,13 +14,14 @@ import torch
 import yaml
 
 from burnish import build, seeds
+from burnish.base_confidence import teach_confidence
 from burnish.confidence.setup import describe
 from burnish.confidence.tag import Tag
 from burnish.confidence.tokens import decision, decoder, encoder
 from burnish.config import Confidence, RunConfig
 from burnish.evaluate import evaluate, table
-from burnish.launch.session import Session, folder_of
-from burnish.models import load_tokenizer
+from burnish.launch.session import Finished, Session, folder_of
+from burnish.models import load_model, load_tokenizer
 from burnish.overrides import validate
 from burnish.plots import reliability_png
 from burnish.protocols import Publication
@@ -29,7 +30,7 @@ from burnish.sinks.console import Console, printable
 from burnish.types import Prompt, Request
 
 
-def start(config: RunConfig) -> None:
+def start(config: RunConfig, swaps: build.Swaps = build.NOTHING) -> Finished:
     """A new run in a new folder.
 
     A run that an error ends before its first step leaves nothing behind, so that the corrected command can run.
@@ -38,15 +39,16 @@ def start(config: RunConfig) -> None:
     session = None
     with RunFolder.open_new(folder_of(config)) as folder:
         try:
-            with Session(config, folder) as session:
+            with Session(config, folder, swaps) as session:
                 session.run()
+                return session.finished
         except Exception:
             if session is None or session.run_state.progress.step == 0:
                 folder.clear()
             raise
 
 
-def resume(path: Path) -> None:
+def resume(path: Path, swaps: build.Swaps = build.NOTHING) -> Finished:
     """Continue the run in `path` from its newest whole checkpoint, or from its start when it has none yet.
 
     Raises:
@@ -55,9 +57,10 @@ def resume(path: Path) -> None:
     with RunFolder.open_existing(path) as folder:
         config = validate(folder.read_config())
         _use_threads(config)
-        with Session(config, folder) as session:
+        with Session(config, folder, swaps) as session:
             session.restore()
             session.run()
+            return session.finished
 
 
 def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: Path | None) -> None:
@@ -113,6 +116,12 @@ def print_token_ids(config: RunConfig) -> None:
     ids = f"confidence.high_token_id={found.high_id} confidence.low_token_id={found.low_id}"
     shown = [*describe(tokenizer, tag, found), "", "In a configuration file:", "", *lines, "", f"As overrides: {ids}"]
     print("\n".join(printable(line) for line in shown))
+
+
+def teach_once(config: RunConfig, task: str, out: Path, *, seed: int) -> None:
+    """Teach a base of a built-in task to state its confidence, and write it to `out`."""
+    model, _ = load_model(config)
+    teach_confidence(task, model, out, taken_from=config.model.path, seed=seed, report=print)
 
 
 def generate_once(config: RunConfig, prompt: str, n: int) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -36,6 +37,14 @@ from burnish.types import Metrics
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
 
 
+class HeldOut(NamedTuple):
+    """A value measured on held-out prompts, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a run leaves."""
@@ -43,9 +52,9 @@ class Finished:
     folder: Path
     model: Path
     """The last checkpoint, a directory in `save_pretrained` layout."""
-    before: Evaluation | None
-    """On held-out prompts; None where nothing is held out."""
-    after: Evaluation | None
+    before: Mapping[str, HeldOut]
+    """`avg@2`, `length`, ... on held-out prompts, with greedy decoding too; empty where nothing is held out."""
+    after: Mapping[str, HeldOut]
 
 
 class Session:
@@ -160,10 +169,13 @@ class Session:
 
     @cached_property
     def finished(self) -> Finished:
-        """After `run`."""
+        """What a run to its end left, in this attempt or an earlier one."""
         model = checkpoint.latest(self.folder.checkpoints_path)
         assert model is not None, "the last step saves"
-        before, after = (self.evaluations[0], self.evaluations[-1]) if self.evaluations else (None, None)
+        held_out = json.loads(self.folder.summary_path.read_text(encoding="utf-8"))["held_out"] or {}
+        before, after = (
+            {name: HeldOut(**found) for name, found in held_out.get(when, {}).items()} for when in ("before", "after")
+        )
         return Finished(self.folder.path, model.path, before, after)
 
     def __enter__(self) -> Self:
