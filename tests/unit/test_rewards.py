@@ -150,6 +150,20 @@ def test_an_entry_cannot_hide_another_part_or_metric() -> None:
         assert f"entry {name!r}, and that name is taken" in score.message
 
 
+def test_two_parts_cannot_return_entries_of_one_name() -> None:
+    parts = [part(name, 1.0, parts={"acc": 1.0}) for name in ("a", "b")]
+    (score,) = PartsReward(parts)(PROMPT, [completion("")])
+    assert (score.status, score.message) == (
+        "invalid",
+        "part 'b' has an entry 'acc', and that name is taken; rename it",
+    )
+
+
+def test_a_part_that_gives_another_number_of_verdicts_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        PartsReward([part("a", 1.0)])(PROMPT, [completion("")] * 2)
+
+
 @pytest.mark.parametrize(
     ("names", "words"), [((), "at least one"), (("a", "a"), "the same name"), (("mean",), "reward/mean is another")]
 )

@@ -11,8 +11,8 @@ A part that does not apply to a completion is absent there, and takes no part in
 absent, raw is the total. A fault in one part is a fault of the whole score: total and raw None, and what follows from
 that is the trainer's to decide.
 
-To add a kind of part: a class or function of the shape `Measure` beside `form.py`, a section in `config.py`, a line in
-`build_reward.py`.
+To add a kind of part: a class or function of the shape `Measure` beside `form.py`, a section in `config_reward.py`, a
+line in `build_reward.py`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class PartsReward:
 
     def __call__(self, prompt: Prompt, completions: Sequence[Completion], /) -> list[Score]:
         columns = [part.measure(prompt, completions) for part in self._parts]
-        rows = [self._row(measured) for measured in zip(*columns, strict=True)]
+        rows = [self._row(measured) for _, *measured in zip(completions, *columns, strict=True)]
         scored = [index for index, row in enumerate(rows) if row.fault is None]
         totals = self._combine(
             [rows[index].parts for index in scored],
@@ -134,12 +134,12 @@ class PartsReward:
         values: dict[str, float] = {}
         fault = next((m for m in measured if m.status in FAULTS), None)
         for part, found in zip(self._parts, measured, strict=True):
-            if found.value is not None:
-                values[part.name] = found.value
-            taken = [name for name in found.parts if name not in part.entries and self._is_taken(name)]
+            taken = [n for n in found.parts if n in values or (n not in part.entries and self._is_taken(n))]
             if taken and fault is None:
                 fault = invalid(f"part {part.name!r} has an entry {taken[0]!r}, and that name is taken; rename it")
             values.update(found.parts)
+            if found.value is not None:
+                values[part.name] = found.value
         task = next((m for p, m in zip(self._parts, measured, strict=True) if p.name == self._task), None)
         times = [m.ms for m in measured if m.ms is not None]
         answers = [m.answer for m in (task, *measured) if m is not None and m.answer is not None]
