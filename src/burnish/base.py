@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import tokenizers
 import torch
@@ -40,6 +41,9 @@ from burnish.rollout.local import LocalEngine
 from burnish.types import Completion, Prompt, Request, Sampling
 
 Report = Callable[[str], None]
+
+Writer = Callable[[Prompt, Style, Random], str]
+"""(prompt, style, random numbers) -> a right completion; `Task.worked` is one."""
 
 MAX_PROMPT_TOKENS = 32
 """Room for any prompt of a built-in task."""
@@ -163,10 +167,9 @@ def build_base(
         TrainingError: no attempt reached the target.
     """
     made_for, recipe = task(task_name), recipe or RECIPES[task_name]
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"the folder {out} is not empty; type another --out")
+    require_empty(out)
     started = time.perf_counter()
-    with _threads(threads):
+    with using_threads(threads):
         model, attempts = _attempts(made_for, recipe, seed=seed, report=report)
         accuracy = {}
         for split in ("tuning", "heldout"):
@@ -188,9 +191,14 @@ def build_base(
             "tokenizers": tokenizers.__version__,
         },
     )
-    _save(base, model, out)
+    save(model, out, asdict(base))
     report(f"wrote {out} ({base.parameters:,} parameters) in {base.seconds:.0f} s")
     return base
+
+
+def require_empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"the folder {out} is not empty; type another --out")
 
 
 def build_model(recipe: Recipe, *, seed: int) -> Qwen3ForCausalLM:
@@ -235,7 +243,7 @@ def warm_up(
 
     Returns the updates of the skill phase and the sampled accuracy of the weakest bucket at the last check.
     """
-    trainer = _Trainer(model, made_for, recipe, seed=seed)
+    trainer = Trainer(model, made_for, recipe, seed=seed)
     lowest = 0.0
     for update in range(1, recipe.max_updates + 1):
         loss = trainer.update(recipe.skill_styles, learning_rate * min(1.0, update / recipe.warmup_updates))
@@ -275,11 +283,13 @@ def measure(model: PreTrainedModel, made_for: Task, prompts: Sequence[Prompt], *
     )
 
 
-class _Trainer:
-    """The model with its optimiser and its stream of problems."""
+class Trainer:
+    """The model with its optimiser and its stream of problems. `write` makes completions of them."""
 
-    def __init__(self, model: PreTrainedModel, made_for: Task, recipe: Recipe, *, seed: int) -> None:
-        self._model, self._task, self._recipe = model, made_for, recipe
+    def __init__(
+        self, model: PreTrainedModel, made_for: Task, recipe: Recipe, *, seed: int, write: Writer | None = None
+    ) -> None:
+        self._model, self._write, self._recipe = model, write or made_for.worked, recipe
         self._problems = made_for.problems("train", seed=seed)
         self._rng = Random(f"styles-{seed}")
         self._tokenizer = build_tokenizer()
@@ -307,7 +317,7 @@ class _Trainer:
         prompts = [next(self._problems) for _ in range(self._recipe.batch_size)]
         asked = [list(self._encode(prompt)) for prompt in prompts]
         completed = [
-            self._tokenizer.encode(self._task.worked(p, self._rng.choices(names, shares)[0], self._rng) + END)
+            self._tokenizer.encode(self._write(p, self._rng.choices(names, shares)[0], self._rng) + END)
             for p in prompts
         ]
         rows = [torch.tensor(a + c) for a, c in zip(asked, completed, strict=True)]
@@ -390,7 +400,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 @contextmanager
-def _threads(n: int) -> Iterator[None]:
+def using_threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -411,9 +421,10 @@ def _quiet() -> Iterator[None]:
             transformers.utils.logging.enable_progress_bar()
 
 
-def _save(base: Base, model: PreTrainedModel, out: Path) -> None:
+def save(model: PreTrainedModel, out: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the model, its tokenizer, and how it came about."""
     out.mkdir(parents=True, exist_ok=True)
     with _quiet():
         model.save_pretrained(out)
     build_tokenizer().save_pretrained(out)
-    (out / "recipe.json").write_text(json.dumps(asdict(base), indent=2) + "\n", encoding="utf-8")
+    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")

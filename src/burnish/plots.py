@@ -95,6 +95,7 @@ def reliability_png(evaluations: Sequence[Evaluation], out: Path) -> Path:
             confidences, accuracies, color=color, linewidth=1.2, label=f"step {evaluation.step}: {', '.join(values)}"
         )
         axis.scatter(confidences, accuracies, s=[12 + 300 * b.n / total for b in found], color=color, alpha=0.6)
+    axis.set_xticks([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axis.set_xlim(-0.05, 1.05)
     axis.set_ylim(-0.05, 1.05)
     axis.set_xlabel("stated confidence", color=FAINT)
