@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -247,6 +247,8 @@ def _defaults(system: str | None, spoken: Sequence[Word]) -> Iterator[Word]:
 
 def _settle(row: Row, word: Given, made: Translation, on: Collection[str]) -> list[Setting]:
     """What one word sets by itself; its refusal or the reason for its silence goes to `made`."""
+    if word.value is None and _knows_none(row):
+        word = replace(word, value="none")
     if isinstance(row, Ignored):
         made.ignored.append((word, row.why))
     elif isinstance(row, Refused):
@@ -266,6 +268,12 @@ def _settle(row: Row, word: Given, made: Translation, on: Collection[str]) -> li
         except UnitError as error:
             made.refused.append(str(error))
     return []
+
+
+def _knows_none(row: Row) -> bool:
+    """Whether `none` is one of its values, and not the absence of one."""
+    values = row.values if isinstance(row, Choice) else row.items if isinstance(row, Listing) else ()
+    return any("none" in spellings.split() for spellings in values)
 
 
 def _settings(row: Row, word: Given, made: Translation) -> list[Setting]:

@@ -25,7 +25,7 @@ TRAIN_DAPO: tuple[Row, ...] = (
     Same("overlong_penalty_factor", "objective.overlong.factor", "0.5"),
     Quantity("filter_groups_enable", "filter_on"),
     Quantity("filter_groups_metric", "filter_metric"),
-    Same("max_filter_gen_batches", "sampling.max_rounds", "10", special={"0": "1000", "-1": "1000"}),
+    Same("max_filter_gen_batches", "sampling.max_rounds", "20", special={"0": "1000", "-1": "1000"}),
     Refused("val_split", "the held-out data has its own key", "type eval.data=FILE", NONE),
     Ignored("val_fraction val_seed", "no rows are split off: held-out data is given by eval.data"),
     Ignored("eval_max_completion_length", "evaluation has the limit of training, sampling.max_new_tokens"),

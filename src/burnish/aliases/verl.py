@@ -82,7 +82,7 @@ VERL: tuple[Row, ...] = (
     Same(
         "algorithm.filter_groups.max_num_gen_batches",
         "sampling.max_rounds",
-        "10",
+        "20",
         special={"0": "1000", "-1": "1000"},
         also={"sampling.on_exhausted": "error"},
     ),
