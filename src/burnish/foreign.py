@@ -107,8 +107,9 @@ class Translation:
 
 
 def typed(value: Any) -> str:
-    """A value as it would be typed."""
-    return "none" if value is None else str(list(value)) if isinstance(value, list | tuple) else str(value)
+    """A value as it would be typed, control characters as escapes."""
+    text = "none" if value is None else str(list(value)) if isinstance(value, list | tuple) else str(value)
+    return _printable(text)
 
 
 def origin(setting: Setting, system: str | None) -> str:
@@ -145,8 +146,12 @@ def as_text(value: Any) -> Any:
     return None if text.lower() in ("none", "null") else text
 
 
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _masked(key: str, shown: str) -> str:
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+    shown = _printable(shown)
     if SECRET.search(key):
         return f"{key}=***"
     limit = len(key) + VALUE_SHOWN

@@ -38,6 +38,7 @@ TRL: tuple[Row, ...] = (
     Choice("bf16", {"true": BFLOAT16, "false": FLOAT32, "null": {}}, NO_FLOAT16),
     Choice("dtype torch_dtype", {"float32 auto null": {}, "bfloat16": BFLOAT16}, NO_FLOAT16),
     Refused("fp16", NO_FLOAT16.split(":")[0], "type model.dtype=bfloat16", ON_OFF),
+    Choice("mixed_precision", {"bf16": BFLOAT16, "no": {}}, NO_FLOAT16),
     Choice("use_cpu no_cuda", {"true": {"model.device": "cpu"}, "false": {}}, "it is true or false"),
     Same("dataset_name", "data.train", "modchain"),
     Same("dataset_train_split train_split", "data.split", "validation"),
@@ -224,6 +225,11 @@ TRL_SILENT: tuple[Row, ...] = (
     Ignored("average_tokens_across_devices", "every update is normalised over all its tokens"),
     Ignored("dataloader_* remove_unused_columns label_names train_sampling_strategy length_column_name", WHY_ENGINE),
     Ignored("deepspeed fsdp fsdp_config ddp_* local_rank accelerator_config device_map", WHY_SHARDING),
+    Ignored(
+        "compute_environment distributed_type deepspeed_config.* fsdp_config.* megatron_lm_config.* main_training_function "
+        "rdzv_backend same_network tpu_* downcast_bf16 enable_cpu_affinity gpu_ids",
+        WHY_SHARDING,
+    ),
     Ignored("per_device_eval_batch_size eval_accumulation_steps bf16_full_eval fp16_full_eval", WHY_PIECES),
     Ignored("prediction_loss_only include_for_metrics batch_eval_metrics eval_do_concat_batches eval_delay", WHY_LOG),
     Ignored("eval_use_gather_object eval_on_start do_train do_eval do_predict", "a run is evaluated before and after"),
