@@ -86,6 +86,14 @@ def test_a_reward_of_several_objectives(tmp_path: Path):
     assert row["reward/multi"] == pytest.approx(weighed)
 
 
+def test_the_guides_system_from_yaml_and_from_python(tmp_path: Path):
+    said = run("003-guide", tmp_path, *SMALL, *SHORT)
+    assert "given from Python: reward" in said
+    assert {"reward/answer", "reward/target_length", "reward/truncation"} <= names(metrics(tmp_path, "003-guide", "yaml"))
+    assert metrics(tmp_path, "003-guide", "python")
+    assert "(1, 'wrong'" in said
+
+
 def test_anchored_preferences_three_times(tmp_path: Path):
     run("004-adpo", tmp_path, *SMALL, *SHORT)
     for name in ("basic", "adaptive", "complete"):
