@@ -192,7 +192,8 @@ class _Variables:
             if inner == "$@" or (whole and whole[2] == "[@]" and whole[3] is None):
                 return self._dollar(inner), False
             return self._quoted(inner), False
-        return (self._dollar(part), True) if part[0] == "$" and len(part) > 1 else (part, False)
+        substituted = part.startswith("$(") and not part.startswith("$((")
+        return (self._dollar(part), not substituted) if part[0] == "$" and len(part) > 1 else (part, False)
 
     def _quoted(self, inner: str) -> str:
         found, at = "", 0
@@ -359,7 +360,7 @@ def trainer_words(words: Sequence[str]) -> list[str] | None:
     if program in ("burnish", "trl"):
         return rest[1:] if rest[:1] == [{"burnish": "train", "trl": "grpo"}[program]] else None
     if program in RUNNERS and rest[:1] == ["run"]:
-        return trainer_words(rest[1:]) if PurePath(rest[1] if len(rest) > 1 else "").name[:1] != "-" else _script(rest)
+        return _script(rest[1:]) if "".join(rest[1:2]).startswith("-") else trainer_words(rest[1:])
     if program in LAUNCHERS:
         return _launched(rest)
     return _script(rest) if program.startswith("python") else None

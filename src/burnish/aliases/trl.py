@@ -226,8 +226,8 @@ TRL_SILENT: tuple[Row, ...] = (
     Ignored("dataloader_* remove_unused_columns label_names train_sampling_strategy length_column_name", WHY_ENGINE),
     Ignored("deepspeed fsdp fsdp_config ddp_* local_rank accelerator_config device_map", WHY_SHARDING),
     Ignored(
-        "compute_environment distributed_type deepspeed_config.* fsdp_config.* megatron_lm_config.* main_training_function "
-        "rdzv_backend same_network tpu_* downcast_bf16 enable_cpu_affinity gpu_ids",
+        "compute_environment distributed_type deepspeed_config.* fsdp_config.* megatron_lm_config.* "
+        "main_training_function rdzv_backend same_network tpu_* downcast_bf16 enable_cpu_affinity gpu_ids",
         WHY_SHARDING,
     ),
     Ignored("per_device_eval_batch_size eval_accumulation_steps bf16_full_eval fp16_full_eval", WHY_PIECES),
