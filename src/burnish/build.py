@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from burnish import seeds
 from burnish.batch import Batch
 from burnish.build_objective import make_objective
-from burnish.build_reward import make_reward
+from burnish.build_reward import make_reward, shaped
 from burnish.confidence.setup import Setup, require_targets, set_up
 from burnish.confidence.tag import Tag
 from burnish.config import RunConfig, resolved
@@ -111,9 +111,9 @@ def _graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Callable[[], None]
     """The reward, what ends it, and what to know of it."""
     brought = (f"given from Python: {', '.join(swaps.names)}",) if swaps.names else ()
     if swaps.reward is not None:
-        return swaps.reward, lambda: None, brought
+        return shaped(config, swaps.reward), lambda: None, brought
     made = make_reward(config)
-    return made, made.close, (*made.notes, *brought)
+    return shaped(config, made), made.close, (*made.notes, *brought)
 
 
 class _FailOnFault:

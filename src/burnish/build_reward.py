@@ -5,6 +5,8 @@ A new kind of part needs a line in `_measure`, a new scalarisation one in `_comb
 
 from __future__ import annotations
 
+import torch
+
 from burnish.algorithms import scalarize
 from burnish.algorithms.scalarize import Weight
 from burnish.config import RunConfig
@@ -15,6 +17,7 @@ from burnish.config_reward import (
     Gated,
     GoodAccuracyPart,
     LengthPart,
+    ModelPart,
     NormalizedSum,
     PartConfig,
     RepetitionPart,
@@ -22,12 +25,16 @@ from burnish.config_reward import (
     WeightConfig,
     WeightedSum,
 )
+from burnish.models import device, tokenizer_at
+from burnish.protocols import Reward
 from burnish.rewards.answer import Answer
 from burnish.rewards.compose import SUM, Combine, Part, PartsReward, each
 from burnish.rewards.form import Format, Length, Overlong, Truncated
 from burnish.rewards.good_accuracy import GoodAccuracy
 from burnish.rewards.plugins import Plugin
 from burnish.rewards.repetition import Repetition
+from burnish.rewards.reward_model import RewardModel, load_classifier
+from burnish.rewards.shaped import TARGET_LENGTH, TRUNCATION, Shaped
 
 
 def make_reward(config: RunConfig) -> PartsReward:
@@ -43,7 +50,7 @@ def make_reward(config: RunConfig) -> PartsReward:
         parts.append(Part("answer", answer, _weight(reward.weight), close=answer.close))
     if reward.format is not None:
         parts.append(Part("format", Format(reward.format.pattern), _weight(reward.format.weight)))
-    parts += [_part(name, part, reward.timeout) for name, part in reward.parts.items()]
+    parts += [_part(name, part, config) for name, part in reward.parts.items()]
     if buffer:
         limit, factor = config.sampling.max_new_tokens, config.objective.overlong.factor
         parts.append(Part("overlong", Overlong(max_length=limit, buffer=buffer, factor=factor)))
@@ -62,11 +69,23 @@ def reward_parts(config: RunConfig) -> dict[str, tuple[float | None, bool | None
     }
     if config.overlong_buffer:
         weights["overlong"] = 1.0 if linear else None
+    if reward.target_length is not None:
+        weights[TARGET_LENGTH] = 1.0
+    if reward.truncation:
+        weights[TRUNCATION] = 1.0
     return {name: (weight, name == reward.task_name) for name, weight in weights.items()}
 
 
-def _part(name: str, part: PartConfig, timeout: float) -> Part:
-    weight = _weight(part.weight)
+def shaped(config: RunConfig, reward: Reward) -> Reward:
+    """`reward` less the configured shares for length, if there are any."""
+    target, truncation = config.reward.target_length, config.reward.truncation
+    if target is None and not truncation:
+        return reward
+    return Shaped(reward, target_length=target, truncation=truncation)
+
+
+def _part(name: str, part: PartConfig, config: RunConfig) -> Part:
+    weight, timeout = _weight(part.weight), config.reward.timeout
     match part:
         case FunctionPart():
             entries = {entry: _weight(weight) for entry, weight in part.entries.items()}
@@ -88,6 +107,28 @@ def _part(name: str, part: PartConfig, timeout: float) -> Part:
             return Part(name, Length(part.target), weight)
         case TruncatedPart():
             return Part(name, Truncated(), weight)
+        case ModelPart():
+            return Part(name, _reward_model(part, config), weight)
+
+
+def _reward_model(part: ModelPart, config: RunConfig) -> RewardModel:
+    """It sits beside the policy and computes in the policy's precision; nothing of it is trained."""
+    bf16, trust = config.model.dtype == "bfloat16", config.model.trust_remote_code
+    classifier = load_classifier(
+        part.path,
+        device=device(config.model.device),
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        trust_remote_code=trust,
+    )
+    try:
+        tokenizer = tokenizer_at(part.path, trust)
+    except (OSError, ValueError) as error:
+        found = " ".join(str(error).split())  # transformers writes paragraphs
+        raise ValueError(
+            f"the reward model {part.path} has no tokenizer that can be loaded; save the one it was trained with into "
+            f"its directory. Found: {found}"
+        ) from error
+    return RewardModel(classifier, tokenizer, batch_size=part.batch_size)
 
 
 def _combine(config: RunConfig) -> Combine:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from burnish.config_section import Section
+from burnish.config_section import Section, Share
 
 
 class WeightConfig(Section):
@@ -114,6 +114,16 @@ def _spelt(text: str) -> Any:
     return value if isinstance(value, int | float) else text
 
 
+class ModelPart(Weighted):
+    """A neural reward model: the one logit of a sequence classifier that reads prompt and completion."""
+
+    kind: Literal["model"] = "model"
+    path: str
+    """A directory in save_pretrained layout with its tokenizer, or a hub name."""
+    batch_size: PositiveInt = 16
+    """Completions of a group that one forward pass reads."""
+
+
 class FunctionPart(Weighted):
     """Your own function."""
 
@@ -129,7 +139,8 @@ class FunctionPart(Weighted):
 
 
 PartConfig = Annotated[
-    LengthPart | TruncatedPart | RepetitionPart | GoodAccuracyPart | FunctionPart, Field(discriminator="kind")
+    LengthPart | TruncatedPart | RepetitionPart | GoodAccuracyPart | ModelPart | FunctionPart,
+    Field(discriminator="kind"),
 ]
 KINDS: tuple[str, ...] = tuple(part.model_fields["kind"].default for part in get_args(get_args(PartConfig)[0]))
 PartName = Annotated[str, Field(pattern=r"^\w+$")]
@@ -215,6 +226,11 @@ class Reward(Section):
     else the first."""
     combine: CombineConfig = WeightedSum()
     """How the parts become the total."""
+    target_length: PositiveInt | None = None
+    """Wanted length in tokens: beyond 1.5 times of it a completion loses a growing share of its total, half of it from
+    twice the length on. None takes nothing. (`parts` of kind `length` take fixed amounts.)"""
+    truncation: Share = 0.0
+    """Share of its total that a completion loses when it was cut at max_new_tokens; 0.2 as published."""
     timeout: PositiveFloat = 5.0
     """Seconds that grading one completion may take before its process is killed."""
     on_fault: Literal["fail", "drop"] = "fail"
@@ -258,7 +274,7 @@ class Reward(Section):
             raise ValueError(
                 "reward.style is none and there are no parts. Type reward.parts.NAME.function=FILE.py:NAME"
             )
-        own = {"answer", "format", "overlong"} & self.parts.keys()
+        own = {"answer", "format", "overlong", "target_length", "truncation"} & self.parts.keys()
         if own:
             raise ValueError(f"reward.parts has a part {min(own)!r}, which has keys of its own; give it another name")
         declared = [*([] if self.style == "none" else ["answer"]), *(["format"] if self.format else []), *self.parts]

@@ -21,6 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 from burnish.assets import embedded_base_path
 from burnish.config import RunConfig
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
+
 
 def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
@@ -107,7 +109,10 @@ def tokenizer_at(path: str, trust: bool) -> PreTrainedTokenizerBase:
     For some model types (qwen2 among them) `AutoTokenizer` overrules what a directory says of itself, and would split
     the text of a generic tokenizer by another model's rules, without a word.
     """
-    settings = Path(path) / "tokenizer_config.json"
+    folder = Path(path)
+    if folder.is_dir() and not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        raise ValueError("a directory without a tokenizer")  # for some, transformers would make up an empty one
+    settings = folder / "tokenizer_config.json"
     saved_as = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class") if settings.is_file() else None
     if saved_as in ("TokenizersBackend", "PreTrainedTokenizerFast"):
         return PreTrainedTokenizerFast.from_pretrained(path)

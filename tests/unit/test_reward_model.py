@@ -21,6 +21,8 @@ from transformers import (
 )
 
 import burnish.rewards
+from burnish.build_reward import make_reward, reward_parts
+from burnish.overrides import load_config
 from burnish.rewards.compose import Part, PartsReward
 from burnish.rewards.form import Truncated
 from burnish.rewards.reward_model import RewardModel, load_classifier
@@ -186,6 +188,52 @@ def test_a_language_model_has_no_trained_head_and_is_refused(tmp_path: Path):
 def test_a_directory_without_a_model_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="cannot be used; it needs a sequence classifier"):
         load_classifier(str(tmp_path), device=CPU)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path):
+    tokenizer = word_tokenizer()
+    decoder(tokenizer, pad=tokenizer.pad_token_id).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot be used; it needs a sequence classifier"):
+        load_classifier(str(tmp_path), device=CPU)
+
+
+# -- from a configuration ----------------------------------------------------------------------------------------------
+
+
+def saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    tokenizer = word_tokenizer()
+    model = decoder(tokenizer, pad=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model, tokenizer
+
+
+def test_a_configured_model_is_a_part_with_a_weight_beside_the_answer(tmp_path: Path):
+    model, tokenizer = saved(tmp_path)
+    words = [f"reward.parts.taste.path={tmp_path}", "reward.parts.taste.kind=model", "reward.parts.taste.weight=0.5"]
+    config = load_config([*words, "objective.overlong.buffer=0", "model.device=cpu"])
+    reward = make_reward(config)
+    (score,) = reward(CHAT, completions("Answer:4"))
+    reward.close()
+    logit = alone(model, tokenizer, "<|user|>2+2<|end|><|assistant|>Answer:4<|end|>", special=False)
+    assert score.parts == {"answer": 1.0, "taste": pytest.approx(logit, abs=1e-5)}
+    assert score.total == pytest.approx(1.0 + 0.5 * logit, abs=1e-5)
+    assert score.raw == 1.0
+    assert reward_parts(config) == {"answer": (1.0, True), "taste": (0.5, False)}
+
+
+def test_a_part_named_model_needs_no_kind(tmp_path: Path):
+    config = load_config([f"reward.parts.model.path={tmp_path}", "reward.style=none"])
+    assert config.reward.parts["model"].kind == "model"
+    assert config.reward.task_name == "model"
+
+
+def test_a_model_without_its_tokenizer_is_refused(tmp_path: Path):
+    tokenizer = word_tokenizer()
+    decoder(tokenizer, pad=tokenizer.pad_token_id).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no tokenizer that can be loaded"):
+        make_reward(load_config([f"reward.parts.model.path={tmp_path}"]))
 
 
 def test_no_other_module_of_rewards_loads_torch():

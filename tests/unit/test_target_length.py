@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.algorithms.shaping import lost, target_length_share
+from burnish.build_reward import make_reward, reward_parts
+from burnish.build_reward import shaped as shaping_of
+from burnish.overrides import ConfigError, load_config
 from burnish.rewards.shaped import Shaped
 from burnish.types import Completion, FinishReason, Prompt, Score
 
@@ -88,3 +91,43 @@ def test_what_is_off_is_no_part():
 def test_a_fault_stays_a_fault():
     found = shaped(None, length=500, finish="length", raw=None)
     assert (found.total, found.parts) == (None, {"answer": 0.75})
+
+
+# -- from a configuration ----------------------------------------------------------------------------------------------
+
+
+def test_both_are_off_by_default():
+    config = load_config(["dapo", "model.path=x"])
+    reward = make_reward(config)
+    assert shaping_of(config, reward) is reward
+    reward.close()
+    assert reward_parts(config).keys() == {"answer", "overlong"}
+
+
+def test_they_are_configured_beside_any_reward():
+    words = ["reward.target_length=100", "reward.truncation=0.2", "objective.overlong.buffer=0"]
+    config = load_config(words)
+    reward = make_reward(config)
+    long = Completion(array("i", [1]), array("i", [2] * 200), array("f", [0.0] * 200), "Answer: 5", "length", 0)
+    (found,) = shaping_of(config, reward)(PROMPT, [long])
+    reward.close()
+    assert (found.raw, found.status, found.total) == (-1.0, "wrong", pytest.approx(-1.8))
+    assert found.total == pytest.approx(sum(found.parts.values()))
+    assert reward_parts(config) == {
+        "answer": (1.0, True),
+        "target_length": (1.0, False),
+        "truncation": (1.0, False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("reward.target_length=0", "reward.target_length: found '0'"),
+        ("reward.truncation=1.5", "reward.truncation: found '1.5'"),
+        ("reward.parts.truncation.kind=truncated", "a part 'truncation', which has keys of its own"),
+    ],
+)
+def test_a_wrong_value_is_named(word: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_config([word])

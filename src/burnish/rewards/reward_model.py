@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -45,7 +46,7 @@ def load_classifier(
         )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"no trained {', '.join(missing[:3])}, and random scores teach nothing")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         found = " ".join(str(error).split())  # transformers writes paragraphs
         raise ValueError(
             f"the reward model {path} cannot be used; it needs a sequence classifier with one label: a directory in "
