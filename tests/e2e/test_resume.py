@@ -111,6 +111,7 @@ def test_stopped_and_resumed_is_never_stopped(
         ["optimizer.schedule=cosine", "optimizer.warmup_updates=3", "optimizer.weight_decay=0.1"],
         ["train.epochs=2"],
         ["data.shuffle=false"],
+        ["data.sampler=history", "data.history.min_variance=0.5", "data.limit=12"],
         ["model.dtype=bfloat16"],
     ],
     ids=lambda words: words[0],
@@ -241,28 +242,67 @@ def test_what_is_no_run_cannot_be_resumed(burnish: Command, tmp_path: Path, ther
     assert ended.err.count("\n") == 1
 
 
+def process_of(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "burnish", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_run_that_resumes_to_the_same_weights(
-    burnish: Command, model_dir: ModelDir, sums: Path, tmp_path: Path
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_process_that_a_signal_ends_leaves_a_run_that_resumes_to_the_same_weights(
+    burnish: Command, model_dir: ModelDir, sums: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    ten = "train.steps=10"  # the kill must come before the end, however busy the machine is
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    ten = "train.steps=10"  # the signal must come before the end, however busy the machine is
     assert burnish(*command(model_dir("llama"), sums, whole, ten)).code == 0
 
-    words = [sys.executable, "-m", "burnish", *command(model_dir("llama"), sums, killed, ten)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        deadline = time.monotonic() + 120
-        while not (killed / "checkpoints/step-000002").exists():
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert (killed / "lock").exists()
-    assert not (killed / "summary.json").exists()
+    with process_of(command(model_dir("llama"), sums, ended, ten)) as process:
+        wait_for(ended / "checkpoints/step-000002", process)
+        process.send_signal(how)
+        _, said = process.communicate()
+    assert not (ended / "summary.json").exists()
+    if how is signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+        assert (ended / "lock").exists()
+    else:
+        assert process.returncode == 130
+        assert said == "interrupted; `burnish train --resume RUN` continues from the last checkpoint\n"
 
-    resumed = burnish("train", "--resume", killed)
+    resumed = burnish("train", "--resume", ended)
     assert resumed.code == 0, resumed.err
-    assert f"took over the lock that pid {process.pid} on host" in resumed.out
-    assert_same_run(whole, killed, steps=10)
-    assert not (killed / "lock").exists()
+    assert (f"took over the lock that pid {process.pid} on host" in resumed.out) == (how is signal.SIGKILL)
+    assert_same_run(whole, ended, steps=10)
+    assert not (ended / "lock").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_never_write_into_one_folder(
+    burnish: Command, model_dir: ModelDir, sums: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with process_of(command(model_dir("llama"), sums, run, "train.steps=5000")) as process:
+        try:
+            wait_for(run / "checkpoints/step-000002", process)
+            for refused in (
+                burnish("train", "--resume", run),
+                burnish(*command(model_dir("llama"), sums, run)),
+            ):
+                assert refused.code == 2
+                assert f"is in use by pid {process.pid} on host" in refused.err
+                assert refused.err.count("\n") == 1
+            assert process.poll() is None
+        finally:
+            process.kill()

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from burnish import api
+from burnish.overrides import ConfigError, load_config
 from burnish.prompts.history import HistorySampler
 from burnish.prompts.sampler import ShuffledSampler
 from burnish.store.queries import group_scores, open_store
@@ -255,3 +257,45 @@ def test_groups_that_dynamic_sampling_drops_are_not_asked_for_again():
     assert asked[1] == asked[2] == ["q0", "q2", "q4", "q6"]
     assert all([j.outcome for j in s.judged].count("admitted") == 4 for s in run.store.steps)
     assert [s.metrics["prompts/skipped"] for s in run.store.steps] == [0, 3, 4]
+
+
+# -- a whole run -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_yaml_skips_and_its_checkpoint_knows_what_its_record_knows(tmp_path: Path):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"""
+out: {tmp_path / "run"}
+data: {{train: add23, limit: 8, sampler: history, history: {{min_variance: 0.5, scale: absolute, reinclude: 0.5}}}}
+sampling: {{prompts_per_step: 4, group_size: 4, max_new_tokens: 24}}
+objective: {{name: grpo, clip_low: 0.2, clip_high: 0.28}}
+train: {{steps: 4, updates_per_step: 1, threads: 1}}
+eval: {{prompts: 2, every: 0, greedy: false}}
+log: {{sinks: [jsonl]}}
+""")
+    done = api.train(api.load(path))
+    rows = [json.loads(line) for line in (done.folder / "metrics.jsonl").read_text().splitlines()]
+    skipped = [row["prompts/skipped"] for row in rows if "prompts/skipped" in row]
+    assert skipped[:2] == [0.0, 0.0]  # nothing was seen of the first eight
+    assert sum(skipped[2:]) > 0
+
+    saved = json.loads((done.model / "resume" / "state.json").read_text())["prompts"]
+    rebuilt = sampler()
+    with open_store(done.folder / "run.sqlite") as db:
+        for prompt, raw in group_scores(db):
+            rebuilt.note(prompt, raw)
+    assert rebuilt.state_dict()["variance"] == saved["variance"]
+    assert len(saved["variance"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.history.reinclude=0.5"], r"does nothing with data\.sampler=shuffled\. Type data\.sampler=history"),
+        (["data.sampler=historic"], r"data\.sampler: found 'historic'"),
+        (["data.sampler=history", "data.history.min_variance=-1"], r"data\.history\.min_variance: found '-1'"),
+    ],
+)
+def test_a_wrong_configuration_is_named(words: list[str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_config(words)
