@@ -294,8 +294,15 @@ def commands(text: str, environment: Mapping[str, str]) -> list[Command]:
     """The commands of a script outside branches and loops, expanded as a shell would.
 
     Raises:
-        ScriptError: a quote or bracket is not closed.
+        ScriptError: a quote or bracket is not closed, or they nest too deep.
     """
+    try:
+        return _commands(text, environment)
+    except RecursionError:
+        raise ScriptError("its brackets nest too deep") from None
+
+
+def _commands(text: str, environment: Mapping[str, str]) -> list[Command]:
     variables = _Variables(environment)
     found: list[Command] = []
     blocks, conditional = 0, False
@@ -314,7 +321,7 @@ def commands(text: str, environment: Mapping[str, str]) -> list[Command]:
                 variables.assign(raw)
         if not inside and words and assigned is None:
             found.append(_expanded(words, variables))
-    return found
+    return [command for command in found if command.words]
 
 
 def _assignments(words: Sequence[str]) -> list[str] | None:

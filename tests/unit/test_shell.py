@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from burnish.shell import ScriptError, commands, trainer_words
 
@@ -120,6 +122,22 @@ def test_a_variable_that_holds_itself_ends():
     problem = commands(text, {})[-1].problem
     assert problem is not None
     assert "nests too deep" in problem
+
+
+def test_brackets_without_end_are_an_error_not_a_crash():
+    with pytest.raises(ScriptError, match="too deep"):
+        commands("run " + "$(" * 100_000, {})
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=" \n\t\\\"'$`(){}[]<>&|;#=+-:?ab1", max_size=60))
+def test_no_text_breaks_the_reader(text: str):
+    try:
+        found = commands(text, {"a": "1"})
+    except ScriptError:
+        return
+    assert all(isinstance(word, str) for command in found for word in command.words)
+    assert all(command.words for command in found)
 
 
 @pytest.mark.parametrize(
