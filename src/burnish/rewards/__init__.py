@@ -1,4 +1,4 @@
-"""Rewards: from a completion's text to a `Score`. No torch anywhere in here.
+"""Rewards: from a completion's text to a `Score`. No torch anywhere in here but in `reward_model.py`.
 
     compose.py        any number of parts -> one `Score`; plain functions lifted
     measured.py       what one part says about one completion; a function's return value read as that
@@ -9,6 +9,8 @@
     form.py           format, wanted length, truncation, overlong penalty
     repetition.py     repeated n-grams
     good_accuracy.py  ADPO's reward: right answers, less repetition in wrong ones
+    reward_model.py   the logit of a sequence classifier
+    shaped.py         what a whole total loses for length and truncation
     plugins.py        a user's function     load.py   from its file     adapters.py   as its signature wants
 
   answers
