@@ -510,3 +510,10 @@ def test_quotes_and_lists_of_one_are_unwrapped():
         "data.train": "modchain",
         "name": "a b",
     }
+
+
+def test_the_documentation_shows_what_is_printed(capsys: pytest.CaptureFixture[str]):
+    page = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    command, printed = page.split("```")[1].strip().replace("\\\n", " ").split("\n", 1)
+    load_config(command.removeprefix("$ burnish train ").split())
+    assert capsys.readouterr().err == printed + "\n"
