@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from burnish.assets import embedded_base_path
 from burnish.config import RunConfig
@@ -27,6 +27,7 @@ TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """fp32 weights on the configured device; bf16 is a matter of computing, not of keeping."""
     disable_progress_bar()  # the run has a display of its own
+    set_verbosity_error()  # and says in its own words what is wrong with a model
     path, trust, place = _model_path(config), config.model.trust_remote_code, device(config.model.device)
     try:
         _require_model_files(path)

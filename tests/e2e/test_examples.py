@@ -89,7 +89,8 @@ def test_a_reward_of_several_objectives(tmp_path: Path):
 def test_the_guides_system_from_yaml_and_from_python(tmp_path: Path):
     said = run("003-guide", tmp_path, *SMALL, *SHORT)
     assert "given from Python: reward" in said
-    assert {"reward/answer", "reward/target_length", "reward/truncation"} <= names(metrics(tmp_path, "003-guide", "yaml"))
+    found = names(metrics(tmp_path, "003-guide", "yaml"))
+    assert {"reward/answer", "reward/target_length", "reward/truncation"} <= found
     assert metrics(tmp_path, "003-guide", "python")
     assert "(1, 'wrong'" in said
 

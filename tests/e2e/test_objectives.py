@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from burnish.overrides import objective_classes
+from burnish.config_keys import objective_classes
 from tests.e2e.conftest import Command
 
 EMBEDDED = ("train.steps=8", "eval.prompts=60", "eval.every=0", "eval.greedy=false", 'log.sinks=["jsonl"]')

@@ -328,7 +328,8 @@ class Session:
             f"{self.parts.model.device}), seed {config.seed}",
             *str(self.data.report).splitlines(),
             f"each of {train_.steps} steps: {sampling.prompts_per_step} prompts x {sampling.group_size} = "
-            f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates",
+            f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates, learning rate "
+            f"{config.optimizer.learning_rate:g}",
             f"folder {self.folder.path}",
             *self.parts.notes,
         ]
