@@ -11,6 +11,8 @@ from burnish import cli
 from burnish.prompts.tasks import task
 from tests.e2e.conftest import TINY_STEPS, Command, read_rows, write_rows
 
+pytestmark = pytest.mark.slow  # runs of the product, seconds each
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:

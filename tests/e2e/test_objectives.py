@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from burnish.config_keys import objective_classes
+from burnish.config_objectives import ObjectiveConfig
 from tests.e2e.conftest import Command
 
 EMBEDDED = ("train.steps=8", "eval.prompts=60", "eval.every=0", "eval.greedy=false", 'log.sinks=["jsonl"]')
@@ -24,7 +25,7 @@ def held_out(out: Path) -> list[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [c.model_fields["name"].default for c in objective_classes()])
+@pytest.mark.parametrize("name", [c.model_fields["name"].default for c in get_args(get_args(ObjectiveConfig)[0])])
 def test_every_objective_makes_its_updates(burnish: Command, tmp_path: Path, name: str):
     ended = burnish("train", f"objective.name={name}", *SHORT, "objective.kl.coef=0.01", f"out={tmp_path / 'run'}")
     assert ended.code == 0, ended.err

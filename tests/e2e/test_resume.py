@@ -20,6 +20,8 @@ from burnish.store.compare import first_divergence
 from burnish.types import Metrics
 from tests.e2e.conftest import TINY_STEPS, Command, read_rows
 
+pytestmark = pytest.mark.slow  # runs of the product, seconds each
+
 ModelDir = Callable[[str], Path]
 
 FOUR_STEPS = ("train.steps=4", "checkpoint.every=2")

@@ -19,6 +19,8 @@ from burnish.metric_names import PROMISED, find
 from burnish.store import queries
 from tests.e2e.conftest import TINY_STEPS, read_rows, write_rows
 
+pytestmark = pytest.mark.slow  # runs of the product, seconds each
+
 STEPS, GROUP_SIZE = 3, 8
 
 

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e.conftest import TINY_STEPS, Command, read_rows, write_rows
 
+pytestmark = pytest.mark.slow  # runs of the product, seconds each
+
 ModelDir = Callable[[str], Path]
 
 

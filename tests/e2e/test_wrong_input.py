@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM
 from tests.e2e.conftest import TINY_STEPS, Command, write_rows
 from tests.tiny_models import word_tokenizer
 
+pytestmark = pytest.mark.slow  # runs of the product, seconds each
+
 ModelDir = Callable[[str], Path]
 
 

@@ -22,6 +22,8 @@ from burnish.protocols import Publication
 from burnish.rollout.scripted import ScriptedEngine
 from burnish.types import Request, Sampling
 
+pytestmark = pytest.mark.slow  # runs of the product, seconds each
+
 ROOT = Path(__file__).parents[2]
 TINY = (
     "train.steps=1",
