@@ -9,6 +9,7 @@ worth is left to training to find out.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -32,7 +33,7 @@ from burnish.types import Prompt
 
 OPENING, CLOSING, HIGH, LOW = CONFIDENCE_WORDS
 
-HIGH_SHARE = {"direct": 0.35, "steps": 0.65, "check": 0.65}
+HIGH_SHARE: Mapping[Style, float] = {"direct": 0.35, "steps": 0.65, "check": 0.65}
 """Style -> how often the taught statement is high."""
 UPDATES = 300
 RATES = (0.75, 0.03)
@@ -48,7 +49,7 @@ class Taught:
     seed: int
     updates: int
     rates: tuple[float, float]
-    high_share: dict[str, float]
+    high_share: Mapping[Style, float]
     sampled: float
     """Accuracy on the `tuning` split at temperature 1."""
     greedy: float
