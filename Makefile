@@ -6,6 +6,8 @@ STAMP := .venv/.installed
 
 .PHONY: train test check bench clean
 
+test check: export OMP_NUM_THREADS = 1  # two test processes on two cores
+
 train: $(STAMP)  ## the main job on the embedded default: base model, full DAPO, held-out proof
 	$(BIN)/burnish train $(ARGS)
 
