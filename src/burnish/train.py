@@ -94,19 +94,8 @@ def train(run: Run) -> None:
         metrics = rollup(judged) | run.prompts.report() | updates.metrics() | run.clock.lap()
         metrics["updates"] = float(run.progress.updates)
         metrics |= throughput(metrics)
-        record = StepRecord(
-            step=run.progress.step,
-            policy_version=run.progress.step - 1,
-            started=started,
-            seconds=metrics["time/step"],
-            num_updates=updates.num_updates,
-            num_rounds=1 + max(j.round for j in judged),
-            judged=judged,
-            traces=updates.traces,
-            metrics=metrics,
-        )
         with run.clock("record"):
-            run.store.record(record)
+            run.store.record(_record(run, started, judged, updates, metrics))
         run.after_step(run, metrics)
 
 
@@ -208,6 +197,21 @@ def _rollouts(run: Run, requests: Sequence[Request]) -> list[Group]:
     for group in in_order:
         run.prompts.observe(group)
     return in_order
+
+
+def _record(run: Run, started: float, judged: Sequence[Judged], updates: Updates, metrics: Metrics) -> StepRecord:
+    """All of the step that was just made."""
+    return StepRecord(
+        step=run.progress.step,
+        policy_version=run.progress.step - 1,
+        started=started,
+        seconds=metrics["time/step"],
+        num_updates=updates.num_updates,
+        num_rounds=1 + max(j.round for j in judged),
+        judged=judged,
+        traces=updates.traces,
+        metrics=metrics,
+    )
 
 
 def _wanted(prompts_per_step: int, judged: Sequence[Judged]) -> int:
