@@ -8,6 +8,7 @@ and `heldout_prompts` read the data; `make_run` adds the learner and the objecti
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -195,6 +196,16 @@ def _require_room(config: RunConfig, parts: Parts, loaded: Loaded) -> None:
         )
 
 
+def _refuse_near_task(source: str) -> None:
+    """A misspelt task would be looked for on a hub, for a long while where there is no network."""
+    near = difflib.get_close_matches(source, tasks.TASKS, n=1, cutoff=0.75)
+    if near and "/" not in source and not Path(source).exists():
+        raise ValueError(
+            f"{source!r} is neither a built-in task nor a file; did you mean {near[0]!r}? "
+            f"Tasks: {', '.join(tasks.TASKS)}. A data set of a hub is written owner/name"
+        )
+
+
 def _of_task(name: str, split: tasks.Split, n: int) -> Loaded:
     prompts = tasks.task(name).sample(n, split)
     report = Report(f"task {name} ({split})", n, n, {}, (), fingerprint(prompts))
@@ -202,6 +213,7 @@ def _of_task(name: str, split: tasks.Split, n: int) -> Loaded:
 
 
 def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str, limit: int | None) -> Loaded:
+    _refuse_near_task(source)
     data = config.data
     return load_prompts(
         source,

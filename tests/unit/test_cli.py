@@ -48,3 +48,8 @@ def test_config_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[s
 def test_resume_takes_no_overrides(capsys: pytest.CaptureFixture[str]):
     assert cli.main(["train", "--resume", "runs/x", "seed=2"]) == cli.EXIT_USAGE
     assert "leave out 'seed=2'" in capsys.readouterr().err
+
+
+def test_a_misspelt_task_is_refused_before_any_hub_is_asked(capsys: pytest.CaptureFixture[str], tmp_path):
+    assert cli.main(["train", "data.train=add24", f"out={tmp_path / 'run'}"]) == cli.EXIT_USAGE
+    assert "did you mean 'add23'?" in capsys.readouterr().err
