@@ -228,6 +228,7 @@ def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str,
         max_prompt_tokens=data.max_prompt_tokens,
         overlong_prompts=data.overlong_prompts,
         encode_whole=encode.whole,
+        needs_answer=config.reward.needs_answers,
     )
 
 

@@ -246,6 +246,11 @@ class Reward(Section):
         return {**cast(dict[str, Any], tree), "parts": named}
 
     @property
+    def needs_answers(self) -> bool:
+        """Whether every prompt must come with an answer: something compares completions with it."""
+        return self.style != "none" or any(part.kind == "good_accuracy" for part in self.parts.values())
+
+    @property
     def weights(self) -> dict[str, WeightConfig]:
         """Every part and declared entry -> its weight. The overlong penalty is the objective's."""
         found = {} if self.style == "none" else {"answer": self.weight}

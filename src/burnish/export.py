@@ -163,7 +163,7 @@ def _read(config: RunConfig, source: str, split: str, limit: int | None) -> Sequ
         max_prompt_tokens=UNLIMITED,
         overlong_prompts="error",
         encode_whole=lambda prompt: (),
-        needs_answer=config.reward.style != "none",
+        needs_answer=config.reward.needs_answers,
     ).prompts
 
 
