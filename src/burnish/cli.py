@@ -168,7 +168,7 @@ def _base(args: argparse.Namespace, _: list[str]) -> int:
         teach_once(config, args.task, out, seed=args.seed)
         print(f"try it: burnish train {args.task} model.path={out} confidence.target=correctness")
         return 0
-    from burnish.base import build_base
+    from burnish.base.warmup import build_base
 
     build_base(args.task, out, seed=args.seed, report=print)
     print(f"try it: burnish train {args.task} model.path={out}")
@@ -199,7 +199,7 @@ def _grade(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _import(args: argparse.Namespace, words: list[str]) -> int:
-    from burnish.importing import import_text, import_words
+    from burnish.foreign.importing import import_text, import_words
 
     text = import_text(import_words([*args.pasted, *words]), suffix=args.out.suffix if args.out else ".toml")
     if args.out is None:
@@ -211,7 +211,7 @@ def _import(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _export(args: argparse.Namespace, _: list[str]) -> int:
-    from burnish.export import export, read_config
+    from burnish.foreign.export import export, read_config
 
     unexpressed = export(read_config(args.source), args.system, args.out)
     start = "./train.sh" if args.system == "verl" else "python train.py --config grpo.yaml"

@@ -22,13 +22,13 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from burnish import foreign
-from burnish.aliases import CONFIG_NAMES
 from burnish.config import RunConfig
-from burnish.config_keys import keys, written
-from burnish.shell import ScriptError, trainer_words
+from burnish.config.keys import keys, written
+from burnish.foreign import words as foreign
+from burnish.foreign.aliases import CONFIG_NAMES
+from burnish.foreign.shell import ScriptError, trainer_words
+from burnish.foreign.units import IN_FILE, IN_WORDS, Given
 from burnish.trees import Tree, flattened, interpolated, merge, nested
-from burnish.units import IN_FILE, IN_WORDS, Given
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "add23"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from burnish.base import RECIPES, build_base, measure
+from burnish.base.warmup import RECIPES, build_base, measure
 from burnish.prompts.tasks import task
 
 

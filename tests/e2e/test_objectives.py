@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from burnish.config_objectives import ObjectiveConfig
+from burnish.config.objectives import ObjectiveConfig
 from tests.e2e.conftest import Command
 
 EMBEDDED = ("train.steps=8", "eval.prompts=60", "eval.every=0", "eval.greedy=false", 'log.sinks=["jsonl"]')

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from burnish import config_objectives
-from burnish.adpo import ENTROPIES, MODES, TOKEN_SHARES, Tau, adpo_objective
 from burnish.algorithms import anchored, temperature
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
-from burnish.build_objective import make_objective
+from burnish.build.objective import make_objective
 from burnish.config import RunConfig
+from burnish.config import objectives as config_objectives
 from burnish.objective import Objective
+from burnish.objective.adpo import ENTROPIES, MODES, TOKEN_SHARES, Tau, adpo_objective
 from burnish.train import train
 from burnish.types import Completion, Group, Prompt, Rollout, Score, Shares
 from tests.fakes import make_run

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from burnish.aliases import CONFIG_NAMES, DEFAULTS, ENTRIES, EXTENDED, IMPLIED, TABLE
-from burnish.aliases.rows import Choice, Ignored, Listing, Pair, Quantity, Refused, Rest, Row, Same
 from burnish.config import resolved
-from burnish.foreign import find
+from burnish.foreign.aliases import CONFIG_NAMES, DEFAULTS, ENTRIES, EXTENDED, IMPLIED, TABLE
+from burnish.foreign.aliases.rows import Choice, Ignored, Listing, Pair, Quantity, Refused, Rest, Row, Same
+from burnish.foreign.words import find
 from burnish.overrides import ConfigError, keys, resolve
 from burnish.trees import flattened
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from burnish.assets import embedded_base_path
-from burnish.base import RECIPES, Recipe, build_base, build_model, measure, warm_up
+from burnish.base.warmup import RECIPES, Recipe, build_base, build_model, measure, warm_up
 from burnish.errors import TrainingError
 from burnish.prompts.task_tokenizer import VOCABULARY, build_tokenizer
 from burnish.prompts.tasks import TASKS, task

@@ -9,9 +9,9 @@ from random import Random
 import pytest
 from transformers import AutoModelForCausalLM
 
-from burnish import base_confidence
-from burnish.base import RECIPES, build_model
-from burnish.base_confidence import HIGH_SHARE, teach_confidence, writer
+from burnish.base import confidence as base_confidence
+from burnish.base.confidence import HIGH_SHARE, teach_confidence, writer
+from burnish.base.warmup import RECIPES, build_model
 from burnish.confidence.tag import Tag
 from burnish.prompts.task_tokenizer import build_tokenizer
 from burnish.prompts.tasks import task

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from burnish.build_reward import make_reward, reward_parts
+from burnish.build.reward import make_reward, reward_parts
 from burnish.config import RunConfig, resolved
 from burnish.overrides import ConfigError, load_config, validate
 from burnish.types import Completion, Prompt, Score

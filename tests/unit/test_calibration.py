@@ -13,7 +13,7 @@ import pytest
 from burnish.calibration import Stated, auroc, brier, expected_calibration_error, gather, measures, reliability
 from burnish.evaluate import evaluate, table
 from burnish.metric_names import find
-from burnish.plots import reliability_png
+from burnish.plots.curves import reliability_png
 from burnish.protocols import Publication
 from burnish.records import Evaluation, ReliabilityBin
 from burnish.types import Completion, Group, Prompt, Request, Sampling, Score

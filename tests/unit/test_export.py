@@ -13,8 +13,8 @@ import yaml
 
 from burnish import cli
 from burnish.config import RunConfig, resolved
-from burnish.export import export, read_config
-from burnish.importing import import_words
+from burnish.foreign.export import export, read_config
+from burnish.foreign.importing import import_words
 from burnish.overrides import ConfigError, load_config, presets, resolve
 from burnish.trees import flattened
 
@@ -139,7 +139,7 @@ def test_rows_are_written_in_verls_layout(tmp_path: Path):
 
 
 def test_the_exported_data_trains_here_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from burnish.export import _read
+    from burnish.foreign.export import _read
 
     rows = [{"qid": f"q{i}", "question": f"{i} + 1?", "answer": str(i + 1), "level": i} for i in range(20)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

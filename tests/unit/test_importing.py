@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from burnish import cli
-from burnish.importing import import_text, import_words
+from burnish.foreign.importing import import_text, import_words
 from burnish.overrides import ConfigError, load_config, resolve
 
 SCRIPT = r"""#!/usr/bin/env bash

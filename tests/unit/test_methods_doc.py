@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 import pytest
 
 from burnish.config import Confidence
-from burnish.config_objectives import Common, ObjectiveConfig
+from burnish.config.objectives import Common, ObjectiveConfig
 from burnish.overrides import PRESETS
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from burnish import config_objectives as config
 from burnish.algorithms import advantages, kl, surrogates
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
+from burnish.config import objectives as config
 from burnish.objective import (
     ADVANTAGES,
     CORRECTIONS,
@@ -23,7 +23,7 @@ from burnish.objective import (
     Term,
     clipped_objective,
 )
-from burnish.policy_terms import RATIOS
+from burnish.objective.policy_terms import RATIOS
 from burnish.types import Completion, Group, Prompt, Rollout, Score, Shares
 
 MAX_NEW_TOKENS = 12

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.plot_parts import front, parts_png
+from burnish.plots.parts import front, parts_png
 from tests.recorded import judged, rollout, step, store_at
 
 POINTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=12)

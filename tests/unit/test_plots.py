@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from burnish.plots import curves_png
+from burnish.plots.curves import curves_png
 from tests.recorded import evaluation, judged, learning_step, rollout, step, store_at
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 import burnish.rewards
-from burnish.build_reward import make_reward, reward_parts
+from burnish.build.reward import make_reward, reward_parts
 from burnish.overrides import load_config
 from burnish.rewards.compose import Part, PartsReward
 from burnish.rewards.form import Truncated

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from burnish.config_reward import KINDS, CombineConfig
+from burnish.config.reward import KINDS, CombineConfig
 from burnish.overrides import load_config, validate
 from burnish.rewards.plugins import Plugin
 from burnish.types import Completion, Prompt

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.shell import ScriptError, commands, trainer_words
+from burnish.foreign.shell import ScriptError, commands, trainer_words
 
 
 def words(text: str, **environment: str) -> list[tuple[str, ...]]:

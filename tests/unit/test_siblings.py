@@ -15,7 +15,7 @@ from torch import Tensor
 
 from burnish.algorithms import advantages, mismatch, surrogates
 from burnish.batch import Batch, PolicyOutput, collate, spread
-from burnish.build_objective import make_objective
+from burnish.build.objective import make_objective
 from burnish.config import RunConfig
 from burnish.objective import Objective
 from burnish.train import train

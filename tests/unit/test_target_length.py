@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.algorithms.shaping import lost, target_length_share
-from burnish.build_reward import make_reward, reward_parts
-from burnish.build_reward import shaped as shaping_of
+from burnish.build.reward import make_reward, reward_parts
+from burnish.build.reward import shaped as shaping_of
 from burnish.overrides import ConfigError, load_config
 from burnish.rewards.shaped import Shaped
 from burnish.types import Completion, FinishReason, Prompt, Score

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from burnish import build, seeds
-from burnish.base_confidence import teach_confidence
+from burnish.base.confidence import teach_confidence
 from burnish.confidence.setup import describe
 from burnish.confidence.tag import Tag
 from burnish.confidence.tokens import decision, decoder, encoder
@@ -23,7 +23,7 @@ from burnish.evaluate import evaluate, table
 from burnish.launch.session import Finished, Session, folder_of
 from burnish.models import load_model, load_tokenizer
 from burnish.overrides import validate
-from burnish.plots import reliability_png
+from burnish.plots.curves import reliability_png
 from burnish.protocols import Publication
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console, printable

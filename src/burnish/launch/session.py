@@ -18,12 +18,12 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from burnish import __version__, build, checkpoint
-from burnish.build_reward import reward_parts
+from burnish.build.reward import reward_parts
 from burnish.config import RunConfig, resolved
 from burnish.errors import ResumeError
 from burnish.evaluate import evaluate
-from burnish.plot_parts import parts_png
-from burnish.plots import curves_png, reliability_png
+from burnish.plots.curves import curves_png, reliability_png
+from burnish.plots.parts import parts_png
 from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
 from burnish.records import Evaluation, Event, ReliabilityBin

@@ -11,8 +11,8 @@ A part that does not apply to a completion is absent there, and takes no part in
 absent, raw is the total. A fault in one part is a fault of the whole score: total and raw None, and what follows from
 that is the trainer's to decide.
 
-To add a kind of part: a class or function of the shape `Measure` beside `form.py`, a section in `config_reward.py`, a
-line in `build_reward.py`.
+To add a kind of part: a class or function of the shape `Measure` beside `form.py`, a section in `config/reward.py`, a
+line in `build/reward.py`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, get_args, get_origin
 
 from burnish.config import RunConfig
-from burnish.config_section import Section
+from burnish.config.section import Section
 
 
 def keys() -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ passes over the data where we count steps. With W processes, G siblings, U updat
     warmup_updates     verl lr_warmup_steps x U x E; a ratio x steps x U x E
     every              TRL save_steps and eval_steps / (U x E), rounded up
 
-The quantities are those that rows of kind `Quantity` name in `burnish.aliases`.
+The quantities are those that rows of kind `Quantity` name in `burnish.foreign.aliases`.
 """
 
 from __future__ import annotations

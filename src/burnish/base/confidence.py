@@ -17,7 +17,7 @@ from random import Random
 from transformers import PreTrainedModel
 
 from burnish import __version__
-from burnish.base import (
+from burnish.base.warmup import (
     RECIPES,
     Report,
     Trainer,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from burnish.config_section import Section
+from burnish.config.section import Section
 
 
 class KL(Section):

@@ -1,4 +1,4 @@
-"""A config in the words of verl or TRL: `burnish.aliases` read backwards, and units converted back.
+"""A config in the words of verl or TRL: `burnish.foreign.aliases` read backwards, and units converted back.
 
 `verl_words` and `trl_words` give the words, and the keys of ours that they, the exported data or the exported reward
 express. `unexpressed` names the others.
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from burnish.aliases import TABLE
-from burnish.aliases.rows import ACTOR, MODEL, ROLLOUT, Choice, Same
 from burnish.assets import embedded_base_path
 from burnish.config import RunConfig, resolved
+from burnish.foreign.aliases import TABLE
+from burnish.foreign.aliases.rows import ACTOR, MODEL, ROLLOUT, Choice, Same
 from burnish.overrides import ConfigError
 from burnish.trees import flattened
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from burnish.plots import BLUE, FAINT, INK, ORANGE, STORE_FILE, dress
+from burnish.plots.curves import BLUE, FAINT, INK, ORANGE, STORE_FILE, dress
 from burnish.store import queries
 
 if TYPE_CHECKING:

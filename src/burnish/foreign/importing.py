@@ -1,7 +1,7 @@
 """`burnish import`: a pasted command, launch script or foreign config file -> a config file of ours.
 
 Every key of the file says in a comment which words it comes from; what was ignored, and why, stands at its end. Scripts
-are read, never run (`burnish.shell`).
+are read, never run (`burnish.foreign.shell`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from burnish import foreign
 from burnish.config import resolved
+from burnish.foreign import words as foreign
+from burnish.foreign.shell import Command, ScriptError, commands, trainer_words
 from burnish.overrides import MAX_FILE_BYTES, SUFFIXES, ConfigError, Resolution, resolve
-from burnish.shell import Command, ScriptError, commands, trainer_words
 from burnish.trees import Tree, flattened, nested
 
 COMMENT_COLUMN = 44

@@ -2,7 +2,7 @@
 
 `Reward` has the answer and format parts as plain keys, since nearly every run has just those; any others are in
 `parts`, by name. To add a kind of part: a class here with a `kind`, a row in `PartConfig`, and its construction in
-`build_reward.py`.
+`build/reward.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from burnish.config_section import Section, Share
+from burnish.config.section import Section, Share
 
 
 class WeightConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from burnish.aliases.rows import (
+from burnish.foreign.aliases.rows import (
     ACTOR,
     BFLOAT16,
     FLOAT32,

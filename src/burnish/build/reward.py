@@ -10,7 +10,7 @@ import torch
 from burnish.algorithms import scalarize
 from burnish.algorithms.scalarize import Weight
 from burnish.config import RunConfig
-from burnish.config_reward import (
+from burnish.config.reward import (
     Constrained,
     FromIdeal,
     FunctionPart,

@@ -20,8 +20,8 @@ from typing import Any
 import yaml
 
 from burnish.config import RunConfig, resolved
-from burnish.config_reward import LengthPart, NormalizedSum, RepetitionPart, TruncatedPart
-from burnish.export_words import System, Words, trl_words, verl_words
+from burnish.config.reward import LengthPart, NormalizedSum, RepetitionPart, TruncatedPart
+from burnish.foreign.export_words import System, Words, trl_words, verl_words
 from burnish.overrides import ConfigError, load_config, validate
 from burnish.prompts import tasks
 from burnish.prompts.datasets import load_prompts
@@ -36,7 +36,7 @@ import json
 from array import array
 from pathlib import Path
 
-from burnish.build_reward import make_reward
+from burnish.build.reward import make_reward
 from burnish.overrides import validate
 from burnish.types import Completion, Prompt
 
@@ -59,7 +59,7 @@ import json
 from array import array
 from pathlib import Path
 
-from burnish.build_reward import make_reward
+from burnish.build.reward import make_reward
 from burnish.overrides import validate
 from burnish.types import Completion, Prompt
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnish import policy_terms
-from burnish.adpo import Tau, adpo_objective
+from burnish.objective import policy_terms
+from burnish.objective.adpo import Tau, adpo_objective
 from burnish.config import RunConfig
-from burnish.config_objectives import ADPO, CISPO, GMPO, SAPO, Clipped, Common, GroupRelative
+from burnish.config.objectives import ADPO, CISPO, GMPO, SAPO, Clipped, Common, GroupRelative
 from burnish.objective import Objective, group_objective
-from burnish.policy_terms import Surrogate
+from burnish.objective.policy_terms import Surrogate
 
 
 def make_objective(config: RunConfig, *, vocab_size: int) -> Objective:

@@ -18,17 +18,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from burnish import policy_terms
 from burnish.algorithms import anchored, groups, kl, reductions, temperature
 from burnish.algorithms.anchored import Siblings
 from burnish.batch import Batch, PolicyOutput, Prepared
-from burnish.objective import ADVANTAGES, Objective, Term, Weights, not_truncated, optional_terms
+from burnish.objective import ADVANTAGES, Objective, Term, Weights, not_truncated, optional_terms, policy_terms
 from burnish.types import Shares
 
 
 @dataclass(frozen=True, slots=True)
 class Tau:
-    """Temperature of the policy's distribution over siblings. Fields as in `config_objectives.AdaptiveTau`."""
+    """Temperature of the policy's distribution over siblings. Fields as in `config.objectives.AdaptiveTau`."""
 
     start: float
     mode: str

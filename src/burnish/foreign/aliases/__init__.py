@@ -13,22 +13,22 @@
 
 `names` are the spellings, each with `under` in front; one that ends in `*` stands for all keys that begin so, and the
 longest match wins. To add a spelling, add it to its row; to add a row, add an example: the tests run over the table.
-`burnish.foreign` applies it. Nothing past that module sees a foreign name.
+`burnish.foreign.words` applies it. Nothing past that module sees a foreign name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from burnish.aliases.documents import ADPO, CONFIDENCE, MAIN_DAPO, TRAIN_DAPO
-from burnish.aliases.rows import (
+from burnish.foreign.aliases.documents import ADPO, CONFIDENCE, MAIN_DAPO, TRAIN_DAPO
+from burnish.foreign.aliases.rows import (
     ACTOR,
     Defaults,
     Row,
     Settings,
 )
-from burnish.aliases.trl import TRL, TRL_SILENT
-from burnish.aliases.verl import VERL, VERL_SILENT
+from burnish.foreign.aliases.trl import TRL, TRL_SILENT
+from burnish.foreign.aliases.verl import VERL, VERL_SILENT
 
 TABLE: Mapping[str, tuple[Row, ...]] = {
     "verl": VERL + VERL_SILENT,

@@ -2,8 +2,8 @@
 
 Every default lives here and nowhere else. Unknown keys are errors. A choice between variants is a union discriminated
 by `name`, and each variant's defaults are its published setting: `objective.name=dapo` with nothing else is DAPO.
-Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates. The methods are in `config_objectives`,
-the reward in `config_reward`.
+Presets (`presets/*.toml`) are complete runs: sizes, lengths, learning rates. The methods are in `objectives`,
+the reward in `reward`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from burnish.config_objectives import DAPO, ObjectiveConfig
-from burnish.config_reward import Reward
-from burnish.config_section import Section, Share
+from burnish.config.objectives import DAPO, ObjectiveConfig
+from burnish.config.reward import Reward
+from burnish.config.section import Section, Share
 
 # -- what is trained, on what -----------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from burnish import seeds
 from burnish.batch import Batch
-from burnish.build_objective import make_objective
-from burnish.build_reward import make_reward, shaped
+from burnish.build.objective import make_objective
+from burnish.build.reward import make_reward, shaped
 from burnish.confidence.setup import Setup, require_targets, set_up
 from burnish.confidence.tag import Tag
 from burnish.config import RunConfig, resolved

@@ -6,7 +6,7 @@
 
 An own key beats a foreign one of the same place, and words beat files. Where a foreign word names the model, the
 other system's defaults fill what is left, so that a pasted command means what it meant there. The table is in
-`burnish.aliases`, units are converted by `burnish.units`, launchers and scripts are read by `burnish.shell`.
+`aliases`, units are converted by `units`, launchers and scripts are read by `shell`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from burnish.aliases import DEFAULTS, EXTENDED, IMPLIED, TABLE
-from burnish.aliases.rows import Choice, Ignored, Listing, Pair, Quantity, Refused, Rest, Row, Same, Settings
-from burnish.config_objectives import ObjectiveConfig
-from burnish.units import DEFAULT, IN_WORDS, TOGETHER, Conversion, Given, Setting, UnitError, convert, is_on
+from burnish.config.objectives import ObjectiveConfig
+from burnish.foreign.aliases import DEFAULTS, EXTENDED, IMPLIED, TABLE
+from burnish.foreign.aliases.rows import Choice, Ignored, Listing, Pair, Quantity, Refused, Rest, Row, Same, Settings
+from burnish.foreign.units import DEFAULT, IN_WORDS, TOGETHER, Conversion, Given, Setting, UnitError, convert, is_on
 
 SECRET = re.compile(r"(^|[._])(token|password|secret|api_key)$", re.IGNORECASE)
 VALUE_SHOWN = 60

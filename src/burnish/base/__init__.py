@@ -1,0 +1,1 @@
+"""`burnish base`: base models for the built-in tasks, made here from nothing."""

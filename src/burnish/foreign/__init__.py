@@ -1,0 +1,1 @@
+"""Other systems' commands, scripts and configuration files: read, explained, and written."""
