@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: train test check bench clean
+.PHONY: train test check reliability bench clean
 
-test check: export OMP_NUM_THREADS = 1  # two test processes on two cores
+test check reliability: export OMP_NUM_THREADS = 1  # two test processes on two cores
 
 train: $(STAMP)  ## the main job on the embedded default: base model, full DAPO, held-out proof
 	$(BIN)/burnish train $(ARGS)
@@ -20,6 +20,9 @@ check: $(STAMP)  ## the inner loop: lint, types, import contracts, quick tests
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+reliability: $(STAMP)  ## everything that may go wrong, as often as promised: about half an hour
+	$(BIN)/pytest -n 2 --dist worksteal -m reliability --long --table runs/reliability.md
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.step $(ARGS)
