@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from burnish.objective import policy_terms
-from burnish.objective.adpo import Tau, adpo_objective
 from burnish.config import RunConfig
 from burnish.config.objectives import ADPO, CISPO, GMPO, SAPO, Clipped, Common, GroupRelative
-from burnish.objective import Objective, group_objective
+from burnish.objective import Objective, group_objective, policy_terms
+from burnish.objective.adpo import Tau, adpo_objective
 from burnish.objective.policy_terms import Surrogate
 
 
