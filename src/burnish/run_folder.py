@@ -12,20 +12,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import re
 import shutil
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from burnish.checkpoint.durable import is_alive, reason, write_atomically
+from burnish.checkpoint.durable import reason, write_atomically
+from burnish.lock import Lock
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 LOCK = "lock"
@@ -35,30 +32,22 @@ SECRET_TEXT = re.compile(
     r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,})|(?<=://)[^/@\s]+(?=@)"
 )
 
-_held: set[Path] = set()
-"""Folders that this process holds: the kernel's lock does not keep a process out of what it has locked itself."""
-
-
-class FolderInUseError(ValueError):
-    """Another process writes into the run folder."""
-
 
 class RunFolder:
     """A run folder, locked. A context manager: leaving it gives the lock back."""
 
-    def __init__(self, path: Path, lock: int, note: str | None) -> None:
+    def __init__(self, path: Path, lock: Lock) -> None:
         self.path = path
-        self.note = note
+        self.note = lock.note
         """Says whose lock was taken over, when one was left behind."""
         self._lock = lock
-        self._holder = os.getpid()
 
     @classmethod
     def open_new(cls, path: Path) -> Self:
         """Make the folder, or take an empty one.
 
         Raises:
-            FolderInUseError: another process is writing into it.
+            InUseError: another process is writing into it.
             ValueError: it has content, its name will not do, or it cannot be made.
         """
         path = path.resolve()
@@ -73,7 +62,7 @@ class RunFolder:
             raise ValueError(f"cannot make the run folder {path}: {reason(error)}. Type another out=") from error
         if not (path / LOCK).is_file():
             _refuse_content(path)
-        folder = cls(path, *_acquire(path))
+        folder = cls(path, _lock(path))
         try:
             _refuse_content(path)
         except ValueError:
@@ -86,14 +75,14 @@ class RunFolder:
         """Take up the folder of an earlier run.
 
         Raises:
-            FolderInUseError: another process is writing into it.
+            InUseError: another process is writing into it.
             ValueError: there is no run in it.
         """
         path = path.resolve()
         if not (path / "config.json").is_file():
             found = "it has no config.json" if path.is_dir() else "there is no such folder"
             raise ValueError(f"{path} is not a run folder: {found}. Type the `out` of a run, such as runs/run-1")
-        return cls(path, *_acquire(path))
+        return cls(path, _lock(path))
 
     @property
     def config_path(self) -> Path:
@@ -165,10 +154,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Give the lock back. A second call does nothing, nor does one in a forked child."""
-        if self.path in _held and self._holder == os.getpid():
-            _held.discard(self.path)
-            (self.path / LOCK).unlink(missing_ok=True)
-            os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -188,82 +174,11 @@ def _refuse_content(path: Path) -> None:
     raise ValueError(f"{path} is not empty (it has {found}): {resume}type another out=")
 
 
-def _acquire(path: Path) -> tuple[int, str | None]:
-    """Lock the folder; return the open lock file and a note about the lock that was taken over, if any was.
-
-    The kernel's lock decides: it ends with its process, however that ends, and no child inherits it. Only where the
-    file system has no locks does the process id in the file decide. The lock of another machine is never taken over,
-    since whether its process lives cannot be seen from here.
-
-    Raises:
-        FolderInUseError: with the process id, the machine and the time.
-    """
-    if path in _held:
-        raise FolderInUseError(f"{path} is in use by this process already")
-    while True:
-        try:
-            descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            raise ValueError(f"cannot lock {path}: {reason(error)} ({path / LOCK}). Type another out=") from error
-        try:
-            note = _claim(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if _same_file(descriptor, path / LOCK):
-            break
-        os.close(descriptor)  # its holder removed it between our opening and our locking
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-    _held.add(path)
-    return descriptor, note
-
-
-def _claim(path: Path, descriptor: int) -> str | None:
-    locked = _kernel_lock(descriptor)
-    pid, host, since = _owner(os.pread(descriptor, 4096, 0))
-    here = socket.gethostname()
-    if pid is None:
-        if locked is False:
-            raise FolderInUseError(f"{path} is in use by another process. Wait for its end, or type another out=")
-        return None
-    who = f"pid {pid} on host {host} since {since}"
-    if host != here:
-        raise FolderInUseError(
-            f"{path} is in use by {who}, and this is host {here}. If that process has ended, remove {path / LOCK}"
-        )
-    if locked is False or (locked is None and is_alive(pid) and pid != os.getpid()):
-        raise FolderInUseError(f"{path} is in use by {who}. Wait for its end, or type another out=")
-    return f"took over the lock that {who} left behind"
-
-
-def _kernel_lock(descriptor: int) -> bool | None:
-    """True: locked. False: another process has it. None: this file system has no locks."""
+def _lock(path: Path) -> Lock:
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _owner(data: bytes) -> tuple[int | None, str, str]:
-    """What a lock file says; (None, "", "") when it is empty or was cut short."""
-    try:
-        found = json.loads(data)
-        host, since = ("".join(filter(str.isprintable, str(found[key])))[:100] for key in ("host", "since"))
-        return int(found["pid"]), host, since
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None, "", ""
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+        return Lock(path / LOCK, path, "Wait for its end, or type another out=")
+    except OSError as error:
+        raise ValueError(f"cannot lock {path}: {reason(error)} ({path / LOCK}). Type another out=") from error
 
 
 def _masked(value: Any, key: str = "") -> Any:

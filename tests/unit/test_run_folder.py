@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from burnish import run_folder
+from burnish import lock
 from burnish.errors import StorageError
-from burnish.run_folder import FolderInUseError, RunFolder
+from burnish.lock import InUseError
+from burnish.run_folder import RunFolder
 
 HOLD = """
 import os, sys
@@ -203,7 +204,7 @@ def test_a_second_process_is_refused_with_pid_host_and_time(tmp_path: Path):
     try:
         for opened in (RunFolder.open_new, RunFolder.open_existing):
             with pytest.raises(
-                FolderInUseError, match=rf"in use by pid {process.pid} on host {socket.gethostname()} since 2"
+                InUseError, match=rf"in use by pid {process.pid} on host {socket.gethostname()} since 2"
             ):
                 opened(tmp_path / "run")
     finally:
@@ -223,7 +224,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_note(tmp_path: Path):
 def test_one_process_cannot_open_a_folder_twice(tmp_path: Path):
     with RunFolder.open_new(tmp_path / "run") as folder:
         folder.write_config({})
-        with pytest.raises(FolderInUseError, match="by this process already"):
+        with pytest.raises(InUseError, match="by this process already"):
             RunFolder.open_existing(tmp_path / "run")
     RunFolder.open_existing(tmp_path / "run").close()
 
@@ -242,7 +243,7 @@ def test_the_lock_of_another_machine_is_never_taken_over(tmp_path: Path):
     (tmp_path / "run").mkdir()
     lock = tmp_path / "run" / "lock"
     lock.write_text(json.dumps({"pid": 1, "host": "far\x1b[2Jaway", "since": "10:31"}))
-    with pytest.raises(FolderInUseError, match=r"pid 1 on host far\[2Jaway since 10:31.*remove .*/lock"):
+    with pytest.raises(InUseError, match=r"pid 1 on host far\[2Jaway since 10:31.*remove .*/lock"):
         RunFolder.open_new(tmp_path / "run")
     lock.unlink()
     RunFolder.open_new(tmp_path / "run").close()
@@ -259,7 +260,7 @@ def test_a_refused_second_start_does_not_free_the_folder_for_a_third(tmp_path: P
     process = holder(tmp_path / "run")
     try:
         for _ in range(2):
-            with pytest.raises(FolderInUseError):
+            with pytest.raises(InUseError):
                 RunFolder.open_existing(tmp_path / "run")
     finally:
         stop(process)
@@ -268,7 +269,8 @@ def test_a_refused_second_start_does_not_free_the_folder_for_a_third(tmp_path: P
 CONTEND = """
 import os, sys
 from pathlib import Path
-from burnish.run_folder import FolderInUseError, RunFolder
+from burnish.lock import InUseError
+from burnish.run_folder import RunFolder
 path, got = Path(sys.argv[1]), 0
 while got < 100:
     try:
@@ -276,7 +278,7 @@ while got < 100:
             os.close(os.open(path / "inside", os.O_CREAT | os.O_EXCL))
             os.unlink(path / "inside")
             got += 1
-    except FolderInUseError:
+    except InUseError:
         pass
 """
 
@@ -301,10 +303,10 @@ def test_a_forked_child_does_not_give_the_lock_back(tmp_path: Path):
 
 
 def test_without_kernel_locks_the_process_id_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run_folder, "_kernel_lock", lambda descriptor: None)
+    monkeypatch.setattr(lock, "_kernel_lock", lambda descriptor: None)
     process = holder(tmp_path / "run")
     try:
-        with pytest.raises(FolderInUseError, match=f"pid {process.pid}"):
+        with pytest.raises(InUseError, match=f"pid {process.pid}"):
             RunFolder.open_existing(tmp_path / "run")
     finally:
         stop(process)

@@ -1,4 +1,4 @@
-"""Files that survive a kill: written aside, synced, renamed into place. And whether a process is still there."""
+"""Files that survive a kill: written aside, synced, renamed into place."""
 
 from __future__ import annotations
 
@@ -52,14 +52,3 @@ def reason(error: OSError) -> str:
     """What the operating system said, in lower case as the middle of a sentence."""
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process with this id runs on this machine, as anybody's."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

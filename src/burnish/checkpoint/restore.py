@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.checkpoint.durable import is_alive, reason, refuse_link
+from burnish.checkpoint.durable import reason, refuse_link
 from burnish.checkpoint.manifest import MANIFEST, DamagedError, folder_name, step_of, verify
 from burnish.errors import ResumeError
+from burnish.lock import is_alive
 
 
 class CheckpointError(ResumeError):
