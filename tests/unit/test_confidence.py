@@ -180,6 +180,22 @@ def test_a_word_with_white_space_around_it_is_found():
     assert decoder(tokenizer)([ids[marked(tokenizer, ids).token]]).strip()[0] == "l"
 
 
+@pytest.mark.parametrize("name", ["word", "bpe", "merged"])
+def test_where_one_word_begins_the_other_the_token_after_it_decides(name: str):
+    tokenizer = TAG_TOKENIZERS[name]()
+    encode, decode = encoder(tokenizer), decoder(tokenizer)
+    tag = Tag(high="hig", low="hi")
+    found = decision(tag, encode, decode)
+    assert decode([found.high_id]) == "g"
+    assert decode([found.low_id])[0] == "<"
+    mark = Marking(tag, decode, found.offset, correctness)
+    for word, deciding_id in (("hig", found.high_id), ("hi", found.low_id)):
+        ids = encode(f"hi 4{tag.written(word)}4")
+        (marked,) = mark(Group(0, Prompt("p"), (rolled(ids),)))
+        assert ids[marked.token] == deciding_id
+        assert decode(ids[: marked.token]).endswith("<confidence>hi")
+
+
 def test_ids_that_the_tokenizer_would_not_choose_are_mapped_all_the_same():
     tokenizer = TAG_TOKENIZERS["merged"]()
     vocabulary = tokenizer.get_vocab()

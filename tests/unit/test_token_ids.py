@@ -60,13 +60,20 @@ def test_words_and_tag_may_be_others(model: Path, capsys: pytest.CaptureFixture[
     assert "  high: H\n  low: L\n" in out
 
 
-@pytest.mark.parametrize("model", ["word", "bpe"], indirect=True)
-def test_words_that_no_token_tells_apart_are_an_error(
-    model: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-):
-    assert main(["token-ids", str(model), "confidence.high=hi", "confidence.low=hig"]) == EXIT_USAGE
+@pytest.mark.parametrize("model", ["word"], indirect=True)
+def test_a_word_that_begins_the_other_is_decided_by_what_follows_it(model: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["token-ids", str(model), "confidence.high=higher", "confidence.low=high"]) == 0
+    out = capsys.readouterr().out
+    assert "'higher' is 3 tokens: 65 ('high'), 34 ('e'), 47 ('r'); decided at 34, the first that differs" in out
+    assert "'high' is how the other word begins: 65 ('high'); decided at 64 ('</confidence>'), which follows it" in out
+    assert "high_token_id: 34\n  low_token_id: 64\n" in out
+
+
+@pytest.mark.parametrize("model", ["bpe"], indirect=True)
+def test_words_that_differ_within_a_character_are_an_error(model: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["token-ids", str(model), "confidence.high=s\u00e9r", "confidence.low=s\u00e8r"]) == EXIT_USAGE
     error = capsys.readouterr().err
-    assert "'hi' and 'hig' begin with the same tokens up to the end of 'hi'" in error
+    assert "tells 's\u00e9r' and 's\u00e8r' apart within a character" in error
     assert "Type other words" in error
 
 

@@ -107,12 +107,15 @@ def describe(tokenizer: PreTrainedTokenizerBase, tag: Tag, found: Decision) -> l
     lines: list[str] = []
     for word, ids, decides in ((tag.high, found.high_tokens, found.high_id), (tag.low, found.low_tokens, found.low_id)):
         shown = [repr(tokenizer.decode([token_id])) for token_id in ids]
-        if len(ids) == 1 and shown == [repr(word)]:
+        pieces = ", ".join(f"{i} ({s})" for i, s in zip(ids, shown, strict=True))
+        if found.offset >= len(word):
+            closing = f"{decides} ({tokenizer.decode([decides])!r}), which follows it"
+            lines.append(f"{word!r} is how the other word begins: {pieces}; decided at {closing} and closes the tag")
+        elif len(ids) == 1 and shown == [repr(word)]:
             lines.append(f"{word!r} is a single token: {decides}")
         elif len(ids) == 1:
             lines.append(f"{word!r} is part of a single token: {decides} ({shown[0]})")
         else:
-            pieces = ", ".join(f"{i} ({s})" for i, s in zip(ids, shown, strict=True))
             lines.append(f"{word!r} is {len(ids)} tokens: {pieces}; decided at {decides}, the first that differs")
     if max(len(found.high_tokens), len(found.low_tokens)) > 1:
         lines.append(f"Several tokens work. For single ones: {tokens.REMEDIES[0].lower()}{tokens.REMEDIES[1:]}.")

@@ -2,7 +2,11 @@
 
 A tokenizer may write `high` as one token, as several, or together with the `>` before it. `decision` writes both tags
 with the tokenizer at hand and compares: the first token that differs is the one that decides, and the two tokens there
-are the ones whose probabilities are compared. For `very_high` and `very_low` that is the token after `very_`.
+are the ones whose probabilities are compared. For `very_high` and `very_low` that is the token after `very_`. For
+`high` and `highest` it may be the token after `high`, where the closing tag competes with the rest of the longer word.
+
+Only this first choice counts. The probability of everything after it given the word that was *not* taken would need a
+second forward pass over text that was never sampled; in a tag it is close to 1, for little else can follow.
 
 `Places` finds the token at a character of a sampled completion. It decodes beginnings of it and compares their lengths,
 so it holds for any tokenizer that decodes from left to right, and for ids that the tokenizer itself would not have
@@ -39,7 +43,7 @@ class Decision:
     high_id: int
     low_id: int
     offset: int
-    """Characters of the word that come before the deciding token."""
+    """Characters of the word that come before the deciding token; all of the shorter word where it begins the other."""
     high_tokens: tuple[int, ...]
     """All tokens that the word touches in its tag; a single one where the word is a token."""
     low_tokens: tuple[int, ...]
@@ -80,8 +84,7 @@ def decision(tag: Tag, encode: Encode, decode: Decode) -> Decision:
     """Compare how the tokenizer writes the two tags.
 
     Raises:
-        ValueError: it cannot write them; writes both alike; or one word begins with all tokens of the other, so that no
-            token of both decides between them.
+        ValueError: it cannot write them; writes both alike; or tells them apart before the word or within a character.
     """
     high_ids, low_ids = (_written(tag, word, encode, decode) for word in (tag.high, tag.low))
     length = next((i for i, (a, b) in enumerate(zip(high_ids, low_ids, strict=False)) if a != b), None)
@@ -89,12 +92,11 @@ def decision(tag: Tag, encode: Encode, decode: Decode) -> Decision:
         both = f"{tag.written(tag.high)!r} and {tag.written(tag.low)!r}"
         raise ValueError(f"the tokenizer writes {both} with the same tokens. {REMEDIES}")
     value_start = decode(high_ids).index(tag.written(tag.high)) + len(tag.name) + 2
-    offset = max(0, len(decode(high_ids[:length])) - value_start)
-    shorter = min((tag.high, tag.low), key=len)
-    if offset >= len(shorter):
+    shared = decode(high_ids[:length])
+    if not all(decode(ids).startswith(shared) for ids in (high_ids, low_ids)):
         raise ValueError(
-            f"{tag.high!r} and {tag.low!r} begin with the same tokens up to the end of {shorter!r}, so no token "
-            f"decides between them. {REMEDIES}"
+            f"the tokenizer tells {tag.high!r} and {tag.low!r} apart within a character, at one of its bytes, which no "
+            f"place in the text can name. {REMEDIES}"
         )
     if any(len(decode(ids[: length + 1])) <= value_start for ids in (high_ids, low_ids)):
         raise ValueError(
@@ -104,7 +106,7 @@ def decision(tag: Tag, encode: Encode, decode: Decode) -> Decision:
     return Decision(
         high_id=high_ids[length],
         low_id=low_ids[length],
-        offset=offset,
+        offset=max(0, len(shared) - value_start),
         high_tokens=_touching(high_ids, value_start, len(tag.high), decode),
         low_tokens=_touching(low_ids, value_start, len(tag.low), decode),
     )
