@@ -26,8 +26,8 @@ from burnish.config import RunConfig
 from burnish.config.keys import keys, written
 from burnish.foreign import words as foreign
 from burnish.foreign.aliases import CONFIG_NAMES
+from burnish.foreign.conversion import IN_FILE, IN_WORDS, Given
 from burnish.foreign.shell import ScriptError, trainer_words
-from burnish.foreign.units import IN_FILE, IN_WORDS, Given
 from burnish.trees import Tree, flattened, interpolated, merge, nested
 
 PRESETS = Path(__file__).parent / "presets"

@@ -360,7 +360,91 @@ def test_reward_functions_become_parts():
     assert (config.reward.style, config.reward.wrong) == ("equivalence", 0.0)
     assert config.reward.format is not None
     assert config.reward.parts["tidy"].function == "my_lib/rewards.py:tidy"
-    assert resolve(["--reward_funcs", "my.tidy"]).config.reward.style == "none"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--reward_funcs my.tidy", "--reward_funcs think_format_reward", "--reward_model_name_or_path judge"],
+)
+def test_without_an_answer_check_among_the_rewards_none_is_made(words: str):
+    assert resolve(words.split()).config.reward.style == "none"
+
+
+def test_weights_belong_to_the_reward_model_and_then_to_the_functions_in_their_order():
+    words = "--reward_model_name_or_path judge --reward_funcs accuracy_reward my.tidy think_format_reward"
+    weighted = resolve([*words.split(), "--reward_weights", "0.5", "2", "0.25", "0.125"]).config.reward
+    assert {name: weight.start for name, weight in weighted.weights.items()} == {
+        "model": 0.5,
+        "answer": 2.0,
+        "tidy": 0.25,
+        "format": 0.125,
+    }
+    assert weighted.parts["model"].path == "judge"
+    as_yaml = resolve([*words.split(), "--reward_weights=[0.5, 2, 0.25, 0.125]"]).config.reward
+    assert as_yaml == weighted
+
+
+def test_the_weight_of_the_overlong_punishment_is_its_factor():
+    words = ["--reward_funcs", "accuracy_reward", "get_soft_overlong_punishment", "--reward_weights", "1", "0.5"]
+    objective = resolve([*words, "sampling.max_new_tokens=1280", "data.train=modchain"]).config.objective
+    assert (objective.overlong.buffer, objective.overlong.factor) == (256, 0.5)
+
+
+def test_a_reward_model_of_verl_takes_the_place_of_the_rules_wherever_they_are_named():
+    model = "reward_model.enable=True reward_model.model.path=judge reward_model.micro_batch_size_per_gpu=4"
+    for manager in ("", "reward_model.reward_manager=dapo", "reward_model.reward_manager=naive"):
+        reward = resolve([*model.split(), *manager.split()]).config.reward
+        assert (reward.style, list(reward.parts)) == ("none", ["model"])
+        assert (reward.parts["model"].path, reward.parts["model"].batch_size) == ("judge", 4)
+    newer = "reward.reward_model.enable=True reward.reward_model.model_path=judge reward.reward_model.rollout.name=vllm"
+    assert resolve(newer.split()).config.reward.parts["model"].path == "judge"
+    off = resolve(["reward_model.enable=False", "reward_model.model.path=judge", "reward_model.max_length=99"])
+    assert off.config.reward.parts == {}
+
+
+def test_a_reward_model_in_a_file_beats_the_manager_among_the_words(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("reward_model: {enable: true, model: {path: judge, input_tokenizer: null}, max_length: null}\n")
+    reward = resolve(["--config", str(path), "reward_model.reward_manager=naive"]).config.reward
+    assert (reward.style, list(reward.parts)) == ("none", ["model"])
+
+
+def test_the_objectives_of_gdpo_are_entries_of_the_function():
+    reward = resolve(
+        [
+            *("algorithm.adv_estimator=gdpo", "custom_reward_function.path=my.py"),
+            *("algorithm.gdpo_reward_keys=[right,tidy]", "algorithm.gdpo_reward_weights=[1.0,0.5]"),
+        ]
+    ).config.reward
+    assert (reward.style, reward.combine.name) == ("none", "normalized_sum")
+    assert {name: weight.start for name, weight in reward.weights.items()} == {"custom": 0.0, "right": 1.0, "tidy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--reward_weights 1 2", "nothing to weigh without --reward_funcs. Type reward.weight=1"),
+        (
+            "--reward_funcs accuracy_reward my.tidy --reward_weights 1",
+            "found 1 weights for 2 rewards (accuracy_reward, tidy)",
+        ),
+        ("--reward_funcs my.tidy --reward_weights much", "found 'much'; it needs a finite number for each reward"),
+        ("--reward_funcs nonsense", "nonsense is refused: choose the grader with reward.style"),
+        ("--reward_funcs a.tidy b.tidy", "two rewards are named tidy. Leave one out"),
+        ("--reward_funcs accuracy_reward reasoning_accuracy_reward", "two rewards are named accuracy_reward"),
+        ("reward_model.reward_manager=batch", "batch is refused: choose the grader with reward.style"),
+        ("reward_model.enable=true", "no reward model is given. Type reward_model.model.path=DIRECTORY"),
+        ("reward_model.enable=true reward_model.model.path=judge reward_model.max_length=512", "scored whole"),
+        ("reward_model.enable=true reward_model.model.path=judge reward_model.mean=0.5", "has no counterpart here"),
+        (
+            "reward_model.enable=true reward_model.model.path=judge custom_reward_function.path=my.py",
+            "depends on the release of verl. Leave one out",
+        ),
+        ("algorithm.gdpo_reward_weights=[1] custom_reward_function.path=my.py", "no entries of a function to weigh"),
+    ],
+)
+def test_rewards_that_cannot_be_honoured_are_named_with_what_to_type(words: str, message: str):
+    assert message in refusal(words)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -223,6 +223,28 @@ def test_a_configured_model_is_a_part_with_a_weight_beside_the_answer(tmp_path: 
     assert reward_parts(config) == {"answer": (1.0, True), "taste": (0.5, False)}
 
 
+def test_the_words_of_trl_weigh_a_reward_model_and_functions_as_its_sum_does(tmp_path: Path):
+    model, tokenizer = saved(tmp_path)
+    words = f"--reward_model_name_or_path {tmp_path} --reward_funcs accuracy_reward --reward_weights 0.5 2 --use_cpu"
+    config = load_config([*words.split(), "objective.overlong.buffer=0"], tell=lambda text: None)
+    reward = make_reward(config)
+    right, wrong = reward(CHAT, completions("Answer:4", "Answer:5"))
+    reward.close()
+    for score, text, answer in ((right, "Answer:4", 1.0), (wrong, "Answer:5", 0.0)):
+        logit = alone(model, tokenizer, f"<|user|>2+2<|end|><|assistant|>{text}<|end|>", special=False)
+        assert score.total == pytest.approx(0.5 * logit + 2.0 * answer, abs=1e-5)
+
+
+def test_a_reward_model_of_verl_alone_decides_and_is_found_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, tokenizer = saved(tmp_path / "judge")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = "reward_model.enable=True reward_model.model.path=~/judge reward_model.reward_manager=dapo"
+    config = load_config([*words.split(), "objective.overlong.buffer=0", "model.device=cpu"], tell=lambda text: None)
+    (score,) = make_reward(config)(CHAT, completions("Answer:4"))
+    logit = alone(model, tokenizer, "<|user|>2+2<|end|><|assistant|>Answer:4<|end|>", special=False)
+    assert score.parts == {"model": pytest.approx(logit, abs=1e-5)}
+
+
 def test_a_part_named_model_needs_no_kind(tmp_path: Path):
     config = load_config([f"reward.parts.model.path={tmp_path}", "reward.style=none"])
     assert config.reward.parts["model"].kind == "model"

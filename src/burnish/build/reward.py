@@ -5,6 +5,8 @@ A new kind of part needs a line in `_measure`, a new scalarisation one in `_comb
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from burnish.algorithms import scalarize
@@ -114,14 +116,15 @@ def _part(name: str, part: PartConfig, config: RunConfig) -> Part:
 def _reward_model(part: ModelPart, config: RunConfig) -> RewardModel:
     """It sits beside the policy and computes in the policy's precision; nothing of it is trained."""
     bf16, trust = config.model.dtype == "bfloat16", config.model.trust_remote_code
+    path = str(Path(part.path).expanduser()) if part.path.startswith("~") else part.path
     classifier = load_classifier(
-        part.path,
+        path,
         device=device(config.model.device),
         dtype=torch.bfloat16 if bf16 else torch.float32,
         trust_remote_code=trust,
     )
     try:
-        tokenizer = tokenizer_at(part.path, trust)
+        tokenizer = tokenizer_at(path, trust)
     except (OSError, ValueError) as error:
         found = " ".join(str(error).split())  # transformers writes paragraphs
         raise ValueError(

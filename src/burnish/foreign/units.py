@@ -15,12 +15,9 @@ The quantities are those that rows of kind `Quantity` name in `burnish.foreign.a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
-DEFAULT, IN_FILE, IN_WORDS = -1, 0, 2
-"""Ranks of a foreign value; own keys stand one above: 1 in a file, 3 in words."""
+from burnish.foreign import rewards
+from burnish.foreign.conversion import DEFAULT, Conversion, UnitError
 
 TOGETHER = (
     frozenset({"device_batch", "accumulation", "generation_batch", "generation_steps"}),
@@ -30,94 +27,6 @@ TOGETHER = (
 """Quantities that mean something only together: where one is given, the other system's default completes it."""
 DEVICE_BATCH = ("device_batch", "accumulation", "generation_batch", "generation_steps")
 PROCESSES = ("processes", "processes_per_machine", "machines")
-
-
-class UnitError(ValueError):
-    """Quantities that do not make a whole number of something here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A foreign word, read."""
-
-    key: str
-    value: Any
-    """Text, a list of texts, or None."""
-    shown: str
-    """As it was typed."""
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A key of ours with its value, and what it comes from."""
-
-    key: str
-    value: Any
-    of: tuple[Given, ...]
-    note: str = ""
-
-    @property
-    def rank(self) -> int:
-        return max((given.rank for given in self.of), default=DEFAULT)
-
-
-def is_on(value: Any) -> bool:
-    return str(value).lower() in ("true", "1", "yes")
-
-
-@dataclass(slots=True)
-class Conversion:
-    """What the quantities became so far."""
-
-    given: Mapping[str, Given]
-    """Quantity -> the word that gives it."""
-    own: Callable[[str], Any]
-    """Key of ours -> its value as far as it is settled."""
-    decided: Mapping[str, int]
-    """Key of ours that a word or file sets itself -> its rank."""
-    rows: Callable[[], int | None]
-    """How many rows the training data has; None when the data is not here."""
-    settings: list[Setting] = field(default_factory=list)
-    silent: list[tuple[Given, str]] = field(default_factory=list)
-    """Words that have no effect, and why."""
-
-    def set(self, key: str, value: Any, *quantities: str, note: str = "") -> None:
-        of = tuple(self.given[q] for q in quantities if q in self.given)
-        self.settings.append(Setting(key, value, of, note))
-
-    def ours(self, key: str) -> float:
-        for setting in reversed(self.settings):
-            if setting.key == key:
-                return float(setting.value)
-        return float(self.own(key))
-
-    def whole(self, quantity: str) -> int:
-        number = self.number(quantity)
-        if number != int(number) or number < 1:
-            raise UnitError(f"{self.given[quantity].shown}: found {number:g}; it needs a whole number above 0")
-        return int(number)
-
-    def number(self, quantity: str) -> float:
-        given = self.given[quantity]
-        try:
-            number = float(given.value)
-        except (TypeError, ValueError):
-            raise UnitError(f"{given.shown}: found {given.value!r}; it needs a number") from None
-        if not math.isfinite(number):
-            raise UnitError(f"{given.shown}: found {number}; it needs a finite number")
-        return number
-
-    def is_on(self, quantity: str) -> bool:
-        return quantity in self.given and is_on(self.given[quantity].value)
-
-    def shown(self, *quantities: str) -> str:
-        return ", ".join(self.given[q].shown for q in quantities if q in self.given)
-
-    @property
-    def updates_per_step(self) -> int:
-        """Over all epochs."""
-        return int(self.ours("train.updates_per_step") * self.ours("train.epochs"))
 
 
 def convert(conversion: Conversion) -> list[str]:
@@ -166,27 +75,6 @@ def _confidence(c: Conversion) -> None:
         c.set("confidence.train", "true", "confidence_on")
     elif "confidence_on" in c.given:
         c.silent.append((c.given["confidence_on"], "off, as it is here"))
-
-
-GOOD_ACCURACY = ("ngram_size", "max_penalty", "penalty_scale_factor")
-
-
-def _reward_function(c: Conversion) -> None:
-    is_given = [q for q in (*GOOD_ACCURACY, "function_name") if q in c.given]
-    if "function_file" not in c.given:
-        c.silent += [(c.given[q], "there is no function of one's own") for q in is_given]
-        return
-    named = str(c.given["function_name"].value) if "function_name" in c.given else "compute_score"
-    of = ("function_file", "function_name")
-    c.set("reward.style", "none", *of, note="the function alone says what is good")
-    if named == "good_accuracy":
-        c.set("reward.parts.good_accuracy.kind", "good_accuracy", *of, note="the one that is built in")
-    else:
-        c.set("reward.parts.custom.function", f"{c.given['function_file'].value}:{named}", *of)
-    to = "good_accuracy." if named == "good_accuracy" else "custom.args."
-    for q in GOOD_ACCURACY:
-        if q in c.given:
-            c.set(f"reward.parts.{to}{q}", c.given[q].value, q)
 
 
 def _divergence(c: Conversion) -> None:
@@ -399,7 +287,7 @@ def _cadences(c: Conversion) -> None:
 
 
 PARTS = (
-    *(_clip, _divisor, _divergence, _confidence, _reward_function, _overlong, _filter, _long_prompts),
+    *(_clip, _divisor, _divergence, _confidence, *rewards.PARTS, _overlong, _filter, _long_prompts),
     *(_batch, _steps, _warmup, _cadences),
 )
 """In this order: the later ones read what the earlier ones settled."""

@@ -22,7 +22,8 @@ from pydantic import BaseModel
 from burnish.config.objectives import ObjectiveConfig
 from burnish.foreign.aliases import DEFAULTS, EXTENDED, IMPLIED, TABLE
 from burnish.foreign.aliases.rows import Choice, Ignored, Listing, Pair, Quantity, Refused, Rest, Row, Same, Settings
-from burnish.foreign.units import DEFAULT, IN_WORDS, TOGETHER, Conversion, Given, Setting, UnitError, convert, is_on
+from burnish.foreign.conversion import DEFAULT, IN_WORDS, Conversion, Given, Setting, UnitError, is_on
+from burnish.foreign.units import TOGETHER, convert
 
 SECRET = re.compile(r"(^|[._])(token|password|secret|api_key)$", re.IGNORECASE)
 VALUE_SHOWN = 60
@@ -58,7 +59,7 @@ def names_model(word: Given) -> bool:
 def takes_list(key: str) -> bool:
     """Whether the words after the flag are its items."""
     found = find(key)
-    return found is not None and isinstance(found[1], Listing)
+    return found is not None and (isinstance(found[1], Listing) or (isinstance(found[1], Quantity) and found[1].many))
 
 
 def nearest(key: str) -> str | None:
@@ -254,7 +255,9 @@ def _settle(row: Row, word: Given, made: Translation, on: Collection[str]) -> li
     """What one word sets by itself; its refusal or the reason for its silence goes to `made`."""
     if word.value is None and _knows_none(row):
         word = replace(word, value="none")
-    if isinstance(row, Ignored):
+    if isinstance(row, Ignored) and row.unless in on and word.value not in (None, ""):
+        made.refused.append(f"{word.shown} is refused: it has no counterpart here. Leave it out")
+    elif isinstance(row, Ignored):
         made.ignored.append((word, row.why))
     elif isinstance(row, Refused):
         if word.value in row.off or (word.value in (None, []) and "null" in row.off):
@@ -316,17 +319,8 @@ def _chosen(row: Choice | Listing, values: Mapping[str, Settings], value: str, w
 
 def _listed(row: Listing, word: Given) -> list[Setting]:
     items = word.value if isinstance(word.value, list) else re.split(r"[,\s]+", word.value)
-    functions = {item for item in items if row.functions and "." in item}
-    settings = [s for item in items if item not in functions for s in _chosen(row, row.items, item, word)]
-    for item in sorted(functions):
-        module, _, name = item.rpartition(".")
-        path = f"{module.replace('.', '/')}.py:{name}"
-        settings.append(Setting(f"reward.parts.{name}.function", path, (word,)))
-    if functions and not any(s.key == "reward.style" for s in settings):
-        settings.append(Setting("reward.style", "none", (word,)))
-    sinks = tuple(s.value for s in settings if s.key == "log.sinks")
-    others = [s for s in settings if s.key != "log.sinks"]
-    return others if row.functions else [*others, Setting("log.sinks", ("jsonl", *sinks), (word,))]
+    settings = [s for item in items for s in _chosen(row, row.items, item, word)]
+    return [Setting("log.sinks", ("jsonl", *(s.value for s in settings)), (word,))]
 
 
 def _single(word: Given) -> str:

@@ -4,10 +4,10 @@
 |---|---|
 | `Same` | one key of ours, same meaning and unit, the value as it stands |
 | `Choice` | for each value it may have, settings of ours (none: it is so here anyway); other values are refused |
-| `Listing` | for each item of its list, settings of ours; sinks are gathered into one list |
+| `Listing` | a list whose items are sinks of ours, gathered into one list |
 | `Pair` | a list of two numbers, two keys of ours |
 | `Rest` | a key of ours with the same last part |
-| `Quantity` | part of a conversion of units, made in `units.py` once all words are read |
+| `Quantity` | part of a conversion, made in `units.py` or `rewards.py` once all words are read |
 | `Ignored` | nothing: it cannot change what is learned here, for the reason given |
 | `Refused` | an error that says what to type instead, unless its value says that the feature is off |
 

@@ -50,8 +50,6 @@ class Choice(Row):
 class Listing(Row):
     items: Mapping[str, Settings]
     otherwise: str
-    functions: bool = field(default=False, kw_only=True)
-    """Whether a dotted name is a function of the user's."""
     notes: Settings = field(default_factory=dict, kw_only=True)
 
 
@@ -72,14 +70,18 @@ class Rest(Row):
 @dataclass(frozen=True, slots=True)
 class Quantity(Row):
     quantity: str
-    """Name under which `units.py` reads the value."""
+    """Name under which `units.py` or `rewards.py` reads the value."""
     unset: tuple[str, ...] = field(default=(), kw_only=True)
     """Values with which the key counts as not given."""
+    many: bool = field(default=False, kw_only=True)
+    """Whether all the words after the flag are its items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored(Row):
     why: str
+    unless: str = field(default="", kw_only=True)
+    """Quantity that, when it is on, gives the key a meaning: it is refused then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,6 @@ WHY_LOG = "every step is recorded, with every rollout, in the run folder"
 WHY_OFF = "belongs to a feature that is off"
 INSTEAD_DROP = "leave it out"
 INSTEAD_FULL = "leave it out: all weights are trained"
-INSTEAD_REWARD = "choose the grader with reward.style"
 
 SCHEDULES: Mapping[str, Settings] = {
     "constant": {"optimizer.schedule": "constant"},

@@ -7,7 +7,6 @@ from burnish.foreign.aliases.rows import (
     FLOAT32,
     INSTEAD_DROP,
     INSTEAD_FULL,
-    INSTEAD_REWARD,
     NO_FLOAT16,
     NO_SCHEDULE,
     NO_SINK,
@@ -134,27 +133,9 @@ TRL: tuple[Row, ...] = (
         "the optimizer is AdamW: leave it out",
     ),
     # -- reward
-    Listing(
-        "reward_funcs",
-        {
-            "accuracy_reward reasoning_accuracy_reward": {
-                "reward.style": "equivalence",
-                "reward.right": "1",
-                "reward.wrong": "0",
-            },
-            "think_format_reward": {"reward.format.pattern": r"(?s)^<think>(?!.*<think>)(.*?)</think>.*$"},
-            "get_soft_overlong_punishment": {"objective.overlong.buffer": "256"},
-        },
-        INSTEAD_REWARD,
-        functions=True,
-        notes={"get_soft_overlong_punishment": "the buffer of TRL's command line"},
-    ),
-    Refused(
-        "reward_weights",
-        "the parts have their own keys",
-        "type reward.weight=1 reward.format.weight=1",
-        ("1.0", "1", *NONE),
-    ),
+    Quantity("reward_model_name_or_path", "score_model"),
+    Quantity("reward_funcs", "functions", many=True),
+    Quantity("reward_weights", "weights", many=True),
     # -- run
     Same("output_dir", "out", "runs/there"),
     Same("run_name", "name", "my-run"),
@@ -177,7 +158,6 @@ TRL_SILENT: tuple[Row, ...] = (
         "put its files into one directory",
         NONE + ON_OFF,
     ),
-    Refused("reward_model_name_or_path", "rewards are rules", INSTEAD_REWARD, NONE),
     Refused(
         "model_revision",
         "a model is given by its name alone",

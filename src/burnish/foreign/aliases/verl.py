@@ -8,7 +8,6 @@ from burnish.foreign.aliases.rows import (
     FLOAT32,
     INSTEAD_DROP,
     INSTEAD_FULL,
-    INSTEAD_REWARD,
     MODEL,
     NO_FLOAT16,
     NO_SCHEDULE,
@@ -188,20 +187,7 @@ VERL: tuple[Row, ...] = (
     Quantity("trainer.total_epochs", "passes"),
     Same("trainer.total_training_steps", "train.steps", "50"),
     # -- reward
-    Choice(
-        "reward_model.reward_manager reward.reward_manager.name",
-        {
-            "dapo": {"reward.style": "dapo", "reward.wrong": "-1"},
-            "naive": {"reward.style": "auto", "reward.wrong": "0"},
-            "prime": {"reward.style": "equivalence", "reward.wrong": "0"},
-            "null": {},
-        },
-        INSTEAD_REWARD,
-        notes={
-            "naive": "the grader is chosen by reward.style, not row by row from data_source",
-            "dapo": "the grader is chosen by reward.style, not row by row from data_source",
-        },
-    ),
+    Quantity("reward_model.reward_manager reward.reward_manager.name", "manager"),
     *(
         Quantity(f"{name}.enable", "overlong_on")
         for name in ("reward_model.overlong_buffer", "reward.reward_kwargs.overlong_buffer_cfg")
@@ -226,7 +212,12 @@ VERL: tuple[Row, ...] = (
     ),
     Rest("custom_reward_function.reward_kwargs.*", "reward.parts.custom.args.", "0.5"),
     Rest("reward.custom_reward_function.reward_kwargs.*", "reward.parts.custom.args.", "0.5"),
-    Refused("reward_model.enable reward.reward_model.enable", "rewards are rules", INSTEAD_REWARD, ON_OFF),
+    Quantity("algorithm.gdpo_reward_keys", "gdpo_keys", many=True),
+    Quantity("algorithm.gdpo_reward_weights", "gdpo_weights", many=True),
+    Quantity("reward_model.enable reward.reward_model.enable", "model_score_on"),
+    Quantity("reward_model.model.path reward.reward_model.model_path", "model_score_path"),
+    Quantity("reward_model.micro_batch_size_per_gpu reward_model.micro_batch_size", "model_score_batch"),
+    Quantity("reward_model.max_length", "model_score_length"),
     # -- run
     Same("trainer.project_name", "log.project", "my-project"),
     Same("trainer.experiment_name", "name", "my-run"),
@@ -352,7 +343,20 @@ VERL_SILENT: tuple[Row, ...] = (
         "reward.reward_kwargs.max_resp_len",
         "every part of the reward is recorded, and the limit is sampling.max_new_tokens",
     ),
-    Ignored("reward_model.* reward.reward_model.* reward.num_workers reward.reward_manager.*", WHY_OFF),
+    *(
+        Ignored(
+            "strategy model.input_tokenizer model.use_shm model.use_remove_padding model.use_fused_kernels "
+            "model.fsdp_config.* megatron.* rollout.* use_dynamic_bsz forward_max_token_len_per_gpu "
+            "ulysses_sequence_parallel_size launch_reward_fn_async profiler.* enable_resource_pool n_gpus_per_node "
+            "nnodes",
+            "a reward model sits beside the policy and reads each text in its own template",
+            under=under,
+        )
+        for under in ("reward_model.", "reward.reward_model.")
+    ),
+    Ignored("reward_model.sandbox_fusion.*", "answers are graded in a process of burnish's own"),
+    Ignored("reward_model.* reward.reward_model.*", WHY_OFF, unless="model_score_on"),
+    Ignored("reward.num_workers reward.reward_manager.*", "each reward function has a process of its own"),
     Ignored("reward.sandbox_fusion.* sandbox_fusion.*", "answers are graded in a process of burnish's own"),
     Refused("distillation.enabled transfer_queue.enable", "there is no such feature", INSTEAD_DROP, ON_OFF),
     Ignored("distillation.* transfer_queue.* global_profiler.* skip.* ray_kwargs.* ray_init.*", WHY_OFF),
