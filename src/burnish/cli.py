@@ -41,8 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None:
             raise
-        print(f"burnish: {error}", file=sys.stderr)
+        _say(error)
         return code
+
+
+def _say(error: Exception) -> None:
+    """Print an error for people. It may quote data, so nothing of it reaches the terminal as it is."""
+    from burnish.prompts.rows import DataError
+    from burnish.terminal import printable_lines, sayable_in
+
+    text = f"burnish: {error}"
+    if isinstance(error, DataError) and (rest := error.write_rest()):
+        text += f"\nall {error.total:,} are in {rest}"
+    print(sayable_in(sys.stderr, printable_lines(text)), file=sys.stderr)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from burnish.sinks.console import Console, printable, summary
+from burnish.sinks.console import Console, summary
 from burnish.sinks.jsonl import JsonlSink
 from burnish.sinks.quiet import QuietSink
 from burnish.sinks.tensorboard import TensorBoardSink
 from burnish.sinks.trackio import TrackioSink
 from burnish.sinks.wandb import WandbSink
+from burnish.terminal import printable
 from burnish.types import Metrics
 
 HOSTILE = "[/x] [bold]b[/] \x1b]0;hi\x07 \x9b31m \u202e \u2028 \ud800 :smile:"

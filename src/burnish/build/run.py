@@ -147,7 +147,7 @@ def training_prompts(config: RunConfig, parts: Parts) -> Loaded:
         loaded = _of_rows(config, data.train, parts.encode, split=data.split, limit=data.limit)
     if len(loaded.prompts) < wanted:
         raise ValueError(
-            f"each step trains on {wanted} prompts and {data.train} has {len(loaded.prompts)}. "
+            f"each step needs {wanted} prompts, and {data.train} has {len(loaded.prompts)}. "
             f"Type sampling.prompts_per_step={len(loaded.prompts)} train.updates_per_step=1, or give more data"
         )
     _require_room(config, parts, loaded)

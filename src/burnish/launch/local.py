@@ -26,7 +26,8 @@ from burnish.overrides import validate
 from burnish.plots.curves import reliability_png
 from burnish.protocols import Publication
 from burnish.run_folder import RunFolder
-from burnish.sinks.console import Console, printable
+from burnish.sinks.console import Console
+from burnish.terminal import printable
 from burnish.types import Prompt, Request
 
 

@@ -21,6 +21,7 @@ import codecs
 import json
 import math
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,19 +33,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NUM_SHOWN = 20
-"""Problems that one `DataError` spells out."""
+"""Problems that the message of one `DataError` spells out."""
+NUM_KEPT = 100_000
+"""Problems that are kept for the file that lists them all."""
 
 
 class DataError(ValueError):
-    """The data cannot be used. The message lists the first problems and counts the rest."""
+    """The data cannot be used. The message lists the first problems and counts the rest, which `problems` has."""
 
     def __init__(self, problems: Sequence[str], *, total: int) -> None:
         self.problems = tuple(problems)
         self.total = total
-        lines = self.problems if total == 1 else (f"{total:,} problems in the data:", *self.problems)
-        if total > len(problems):
-            lines = (*lines, f"... and {total - len(problems):,} more")
+        lines = self.problems[:NUM_SHOWN] if total == 1 else (f"{total:,} problems in the data:", *problems[:NUM_SHOWN])
+        if total > NUM_SHOWN:
+            lines = (*lines, f"... and {total - NUM_SHOWN:,} more")
         super().__init__("\n  ".join(lines))
+
+    def write_rest(self) -> Path | None:
+        """Write every problem, a line each, to a new temporary file and return its path; None if all are shown."""
+        if self.total <= NUM_SHOWN:
+            return None
+        descriptor, path = tempfile.mkstemp(prefix="burnish-problems-", suffix=".txt")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(f"{problem}\n" for problem in self.problems)
+            if self.total > len(self.problems):
+                file.write(f"... and {self.total - len(self.problems):,} more\n")
+        return Path(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,7 @@ class Reading:
     """What comes to light while data is read."""
 
     problems: list[str] = field(default_factory=list)
-    """The first `NUM_SHOWN`."""
+    """The first `NUM_KEPT`."""
     num_problems: int = 0
     num_rows: int = 0
     """Rows taken apart."""
@@ -70,7 +84,7 @@ class Reading:
 
     def problem(self, place: str, message: str) -> None:
         self.num_problems += 1
-        if len(self.problems) < NUM_SHOWN:
+        if len(self.problems) < NUM_KEPT:
             self.problems.append(f"{place}: {message}")
 
     def remark(self, text: str) -> None:
@@ -143,10 +157,18 @@ def _jsonl(path: Path, name: str, reading: Reading) -> Rows:
             yield Problem(f"{name}:1", "not UTF-8 but UTF-16 or UTF-32, judging by its first bytes; save it as UTF-8")
             return
         file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
+        is_first = True
         for number, line in enumerate(file, start=1):
             if line.isspace():
                 reading.counts["blank lines skipped"] += 1
                 continue
+            if is_first and line.lstrip().startswith(b"["):
+                yield Problem(
+                    f"{name}:{number}",
+                    "begins a JSON array, expected one object per line; an array belongs in a .json file",
+                )
+                return
+            is_first = False
             try:
                 value = _parse(line.rstrip(b"\r\n"))
             except ValueError as error:

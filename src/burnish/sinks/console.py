@@ -10,7 +10,6 @@ and model output may hold anything.
 from __future__ import annotations
 
 import os
-import re
 import statistics
 import sys
 import time
@@ -22,10 +21,8 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from burnish.terminal import printable, sayable_in
 from burnish.types import Metrics
-
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
-"""Controls (C0, DEL, C1), marks that reorder text or break lines, and lone surrogates."""
 
 ETA_STEPS = 20
 """The time left is told from the median of this many latest steps."""
@@ -40,11 +37,6 @@ SUMMARY = (
     ("", "time/step", "{:.1f} s"),
 )
 """(label, metric, format) of the summary line, where groups and tokens per second come from two metrics each."""
-
-
-def printable(text: str) -> str:
-    """The text with everything that a terminal might act on shown as an escape, such as \\x1b or \\u202e."""
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Console:
@@ -130,8 +122,7 @@ class Console:
         return f"{_duration(statistics.median(self._seconds) * (self._total - step))} left"
 
     def _print(self, line: str) -> None:
-        encoding = self._stream.encoding or "utf-8"
-        line = printable(line).rstrip().encode(encoding, "backslashreplace").decode(encoding)
+        line = sayable_in(self._stream, printable(line).rstrip())
         if self._progress is not None:
             self._progress.console.print(Text(line), soft_wrap=True)
         else:
