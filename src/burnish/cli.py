@@ -98,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     ids = command("token-ids", _token_ids, "show the tokens of the words of confidence", words="MODEL [key=value ...]")
-    ids.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
+    ids.add_argument("model", nargs="?", help="`embedded`, a model directory, a checkpoint, or a hub name")
+    ids.add_argument("--model_path", metavar="MODEL", help="the same, as scripts for this purpose spell it")
 
     base = command("base", _base, "build a base model for a built-in task by supervised warm-up")
     base.add_argument("task", nargs="?", default="add23", help="add23, add3 or modchain (default: add23)")
@@ -160,9 +161,13 @@ def _eval(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _token_ids(args: argparse.Namespace, words: list[str]) -> int:
-    from burnish.overrides import load_config
+    from burnish.overrides import ConfigError, load_config
 
-    config = load_config([*words, f"model.path={args.model}"])
+    given = [args.model] if args.model else []
+    if args.model_path is None and not given:
+        raise ConfigError("token-ids needs a model. Type `burnish token-ids MODEL`")
+    model, *more = [args.model_path, *given] if args.model_path else given
+    config = load_config([*more, *words, f"model.path={model}"])
     from burnish.launch.local import print_token_ids
 
     print_token_ids(config)

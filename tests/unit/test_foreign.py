@@ -362,6 +362,18 @@ def test_reward_functions_become_parts():
     assert config.reward.parts["tidy"].function == "my_lib/rewards.py:tidy"
 
 
+def test_the_plugin_beside_a_script_that_loads_one_is_the_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    command = "python ./main_dapo.py ppo.batch_size=1 ppo.mini_batch_size=1"
+    assert resolve(command.split()).config.reward.parts == {}
+    (tmp_path / "my_multiobj_reward_fixed.py").write_text("def compute_score(*_): return 0.0\n")
+    reward = resolve(command.split()).config.reward
+    assert (reward.style, reward.parts["custom"].function) == ("none", "my_multiobj_reward_fixed.py:compute_score")
+    other = resolve([*command.split(), "reward.style=none", "reward.parts.mine.function=my.py:f"]).config.reward
+    assert list(other.parts) == ["mine"]
+    assert resolve(["python", "train_dapo.py", "--epsilon_high", "0.3"]).config.reward.parts == {}
+
+
 @pytest.mark.parametrize(
     "words",
     ["--reward_funcs my.tidy", "--reward_funcs think_format_reward", "--reward_model_name_or_path judge"],

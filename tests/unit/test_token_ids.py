@@ -38,6 +38,16 @@ def test_single_tokens_are_named_with_the_configuration_to_paste(
 
 
 @pytest.mark.parametrize("model", ["bpe"], indirect=True)
+def test_the_model_may_be_spelt_as_a_flag(model: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["token-ids", "--model_path", str(model), "confidence.high=H", "confidence.low=L"]) == 0
+    by_flag = capsys.readouterr().out
+    assert main(["token-ids", str(model), "confidence.high=H", "confidence.low=L"]) == 0
+    assert by_flag == capsys.readouterr().out
+    assert main(["token-ids"]) == EXIT_USAGE
+    assert "Type `burnish token-ids MODEL`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["bpe"], indirect=True)
 def test_several_tokens_are_told_apart_and_remedies_named(model: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["token-ids", str(model)]) == 0
     out = capsys.readouterr().out

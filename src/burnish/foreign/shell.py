@@ -16,9 +16,9 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from burnish.foreign.aliases import ENTRIES
+from burnish.foreign.aliases import ENTRIES, PLUGINS
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\+?)=")
@@ -383,10 +383,18 @@ def _script(words: Sequence[str]) -> list[str] | None:
             named = module not in ENTRIES or any(w.startswith(("--config-name", "-cn")) for w in rest)
             return rest if named else [*rest, "--config-name", ENTRIES[module]]
         if word.endswith(".py"):
-            return list(words[index + 1 :])
+            return [*words[index + 1 :], *_plugin(Path(word), words[index + 1 :])]
         if not word.startswith("-"):
             return None
     return None
+
+
+def _plugin(script: Path, words: Sequence[str]) -> list[str]:
+    """The reward that a script loads by itself from the file beside it, where no word names another."""
+    named = any(word.removeprefix("--").startswith(("reward.", "custom_reward_function.")) for word in words)
+    if named or script.name not in PLUGINS or not (file := script.with_name(PLUGINS[script.name])).is_file():
+        return []
+    return [f"custom_reward_function.path={file}"]
 
 
 def _launched(words: Sequence[str]) -> list[str] | None:

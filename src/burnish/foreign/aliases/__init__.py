@@ -104,5 +104,8 @@ ENTRIES: Mapping[str, str] = {
 }
 """Module that is run -> the `--config-name` it has when none is given."""
 
+PLUGINS: Mapping[str, str] = {"main_dapo.py": "my_multiobj_reward_fixed.py"}
+"""Script that is run -> the file beside it whose `compute_score` is its reward."""
+
 EXTENDED: Mapping[str, str] = {"TRL": "train_dapo.py"}
 """System -> another that adds keys to it: where one of those is used, that system's defaults are meant."""
