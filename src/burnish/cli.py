@@ -1,7 +1,4 @@
-"""The command line. Thin: every command imports what it needs when it runs, so `burnish --help` answers at once.
-
-Exit codes: 0 done; 2 wrong usage, config or data; 3 training fault; 4 storage fault; 5 resume refused; 130 interrupted.
-"""
+"""The command line. Thin: every command imports what it needs when it runs, so `burnish --help` answers at once."""
 
 from __future__ import annotations
 
@@ -12,16 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from burnish import __version__
+from burnish.errors import BUG, EXIT_CODES, exit_code
+from burnish.launch.signals import GRACE_SECONDS
 
 EXIT_USAGE = 2
-EXIT_TRAINING = 3
-EXIT_STORAGE = 4
-EXIT_RESUME = 5
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code. The last line on stderr says what to do next when it is not 0."""
+    """Run one command and return its exit code (`errors.EXIT_CODES`).
+
+    When it is not 0, the last line on stderr says what to type next.
+    """
     parser = _parser()
     args, words = parser.parse_known_args(argv)
     if args.run is None:
@@ -31,15 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{args.command} does not take {' '.join(words)!r}; see `burnish {args.command} --help`")
     try:
         return args.run(args, words)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; `burnish train --resume RUN` continues from the last checkpoint", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_code(interrupt)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing more can be said
         return 0
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        code = exit_code(error)
+        if code == BUG:
             raise
         _say(error)
         return code
@@ -50,23 +48,10 @@ def _say(error: Exception) -> None:
     from burnish.prompts.rows import DataError
     from burnish.terminal import printable_lines, sayable_in
 
-    text = f"burnish: {error}"
+    text = "\n".join([f"burnish: {error}", *getattr(error, "__notes__", ())])
     if isinstance(error, DataError) and (rest := error.write_rest()):
         text += f"\nall {error.total:,} are in {rest}"
     print(sayable_in(sys.stderr, printable_lines(text)), file=sys.stderr)
-
-
-def _exit_code(error: Exception) -> int | None:
-    """The exit code of an error that speaks to the user; None for a bug, which keeps its traceback."""
-    from burnish.errors import ResumeError, StorageError, TrainingError
-
-    if isinstance(error, TrainingError | FloatingPointError):
-        return EXIT_TRAINING
-    if isinstance(error, StorageError):
-        return EXIT_STORAGE
-    if isinstance(error, ResumeError):
-        return EXIT_RESUME
-    return EXIT_USAGE if isinstance(error, ValueError | FileNotFoundError) else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     words = "[preset or file] [key=value | --key value ...]"
     train = command("train", _train, "post-train a model", words=words)
     train.add_argument("--resume", metavar="RUN", type=Path, help="continue the run in this folder")
+    train.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=float,
+        default=GRACE_SECONDS,
+        help=f"after SIGTERM or Ctrl-C, end without a checkpoint if it takes longer (default: {GRACE_SECONDS:g})",
+    )
+    train.formatter_class = argparse.RawDescriptionHelpFormatter
+    train.epilog = "exit codes:\n" + "\n".join(f"  {code:3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
     evaluate = command("eval", _eval, "evaluate a model on held-out prompts", words="MODEL DATA [key=value ...]")
     evaluate.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
@@ -141,12 +135,12 @@ def _train(args: argparse.Namespace, words: list[str]) -> int:
             raise ConfigError(f"--resume continues with the run's own configuration; leave out {' '.join(words)!r}")
         from burnish.launch.local import resume
 
-        resume(args.resume)
+        resume(args.resume, grace=args.grace)
         return 0
     config = load_config(words)
     from burnish.launch.local import start
 
-    start(config)
+    start(config, grace=args.grace)
     return 0
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,6 +120,12 @@ class RunFolder:
     @property
     def summary_path(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to continue the run in it."""
+        path = self.path.relative_to(Path.cwd()) if self.path.is_relative_to(Path.cwd()) else self.path
+        return f"burnish train --resume {shlex.quote(str(path))}"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration; values that look like secrets are replaced by `***`."""

@@ -13,6 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,8 @@ class Run:
     """Called when a step is recorded: evaluation, checkpoints, sinks, progress."""
     phase: Callable[[str, int, int], None] = lambda name, done, total: None
     """Called within a step: what is under way, how much is done, of how much."""
+    droppable: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Open around generation: until its first update a step can be dropped, and made again as it was."""
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
 
@@ -187,12 +190,13 @@ def _rollouts(run: Run, requests: Sequence[Request]) -> list[Group]:
     """Generate and score; groups are graded as they finish and come back in request order."""
     prompts = {request.id: request.prompt for request in requests}
     groups: dict[int, Group] = {}
-    for request_id, completions in run.clock.each("generate", run.engine.generate(requests, run.plan.sampling)):
-        with run.clock("reward"):
-            scores = run.reward(prompts[request_id], completions)
-        rollouts = tuple(Rollout(c, s) for c, s in zip(completions, scores, strict=True))
-        groups[request_id] = Group(request_id, prompts[request_id], rollouts)
-        run.phase("generating", len(groups), len(requests))
+    with run.droppable():
+        for request_id, completions in run.clock.each("generate", run.engine.generate(requests, run.plan.sampling)):
+            with run.clock("reward"):
+                scores = run.reward(prompts[request_id], completions)
+            rollouts = tuple(Rollout(c, s) for c, s in zip(completions, scores, strict=True))
+            groups[request_id] = Group(request_id, prompts[request_id], rollouts)
+            run.phase("generating", len(groups), len(requests))
     in_order = [groups[request.id] for request in requests]
     for group in in_order:
         run.prompts.observe(group)

@@ -5,6 +5,6 @@
 """
 
 from burnish.checkpoint.restore import CheckpointError, Found, clean, latest
-from burnish.checkpoint.save import save
+from burnish.checkpoint.save import last_good, save
 
-__all__ = ["CheckpointError", "Found", "clean", "latest", "save"]
+__all__ = ["CheckpointError", "Found", "clean", "last_good", "latest", "save"]

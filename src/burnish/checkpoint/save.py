@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from burnish.checkpoint.durable import DISK_FULL, reason, refuse_link, sync
+from burnish.checkpoint.durable import reason, refuse_link, sync
 from burnish.checkpoint.manifest import MANIFEST, STATE, DamagedError, folder_name, seal, total_size, verify
 from burnish.checkpoint.restore import steps_on_disk
-from burnish.errors import StorageError
+from burnish.errors import DISK_FULL, StorageError
 
 
 def save(
@@ -47,7 +47,7 @@ def save(
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(f"cannot save step {step}: {reason(error)} in {root}; {_last_good(root)}") from error
+        raise StorageError(f"cannot save step {step}: {reason(error)} in {root}; {last_good(root)}") from error
     _retain(root, keep, warn)
     return target
 
@@ -156,11 +156,12 @@ def _is_whole(folder: Path, step: int) -> bool:
 def _disk_full(root: Path, step: int, needed: int, free: int) -> StorageError:
     needs = _bytes(needed) if needed > free else f"more than {_bytes(free)}"
     return StorageError(
-        f"cannot save step {step}: no space left on {root} (needs {needs}, free {_bytes(free)}); {_last_good(root)}"
+        f"cannot save step {step}: no space left on {root} (needs {needs}, free {_bytes(free)}); {last_good(root)}"
     )
 
 
-def _last_good(root: Path) -> str:
+def last_good(root: Path) -> str:
+    """`last good: ` and the name of the newest whole checkpoint, or `none`."""
     names = (folder.name for step, folder in steps_on_disk(root) if _is_whole(folder, step))
     return f"last good: {next(names, 'none')}"
 

@@ -21,6 +21,7 @@ from burnish.confidence.tokens import decision, decoder, encoder
 from burnish.config import Confidence, RunConfig
 from burnish.evaluate import evaluate, table
 from burnish.launch.session import Finished, Session, folder_of
+from burnish.launch.signals import GRACE_SECONDS, Signals, Stopped
 from burnish.models import load_model, load_tokenizer
 from burnish.overrides import validate
 from burnish.plots.curves import reliability_png
@@ -31,34 +32,41 @@ from burnish.terminal import printable
 from burnish.types import Prompt, Request
 
 
-def start(config: RunConfig, swaps: build.Swaps = build.NOTHING) -> Finished:
+def start(config: RunConfig, swaps: build.Swaps = build.NOTHING, *, grace: float = GRACE_SECONDS) -> Finished:
     """A new run in a new folder.
 
-    A run that an error ends before its first step leaves nothing behind, so that the corrected command can run.
+    A run that ends before its first step leaves nothing behind, so that the corrected command can run.
+
+    Args:
+        grace: seconds that a signal leaves for finishing and saving.
+
+    Raises:
+        Stopped: a signal came.
     """
     _use_threads(config)
     session = None
-    with RunFolder.open_new(folder_of(config)) as folder:
+    with Signals(grace) as signals, RunFolder.open_new(folder_of(config)) as folder:
         try:
-            with Session(config, folder, swaps) as session:
+            with Session(config, folder, signals, swaps) as session:
                 session.run()
                 return session.finished
-        except Exception:
-            if session is None or session.run_state.progress.step == 0:
+        except (Exception, Stopped):
+            if session is None or not session.begun:
                 folder.clear()
             raise
 
 
-def resume(path: Path, swaps: build.Swaps = build.NOTHING) -> Finished:
+def resume(path: Path, swaps: build.Swaps = build.NOTHING, *, grace: float = GRACE_SECONDS) -> Finished:
     """Continue the run in `path` from its newest whole checkpoint, or from its start when it has none yet.
 
     Raises:
         ResumeError: the folder's data is not what it was, or no checkpoint is whole.
+        Stopped: a signal came.
     """
-    with RunFolder.open_existing(path) as folder:
+    with Signals(grace) as signals, RunFolder.open_existing(path) as folder:
         config = validate(folder.read_config())
         _use_threads(config)
-        with Session(config, folder, swaps) as session:
+        with Session(config, folder, signals, swaps) as session:
             session.restore()
             session.run()
             return session.finished

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +21,12 @@ import torch
 from burnish import __version__, build, checkpoint
 from burnish.build.reward import reward_parts
 from burnish.config import RunConfig, resolved
-from burnish.errors import ResumeError
+from burnish.errors import ResumeError, StorageError, exit_code
 from burnish.evaluate import evaluate
+from burnish.launch.signals import Signals, Stopped
 from burnish.plots.curves import curves_png, reliability_png
 from burnish.plots.parts import parts_png
+from burnish.progress import Progress
 from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
 from burnish.records import Evaluation, Event, ReliabilityBin
@@ -57,22 +60,35 @@ class Finished:
     after: Mapping[str, HeldOut]
 
 
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The run's own state between two steps. What a step changes before its first update is dropped by going back."""
+
+    progress: Progress
+    prompts: Mapping[str, Any]
+
+
 class Session:
     """Everything of one run that the loop does not know: folder, console, sinks, evaluation, checkpoints, summary.
 
     Use it as a context manager: leaving it writes what is queued and how the run ended.
     """
 
-    def __init__(self, config: RunConfig, folder: RunFolder, swaps: build.Swaps = build.NOTHING) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, signals: Signals, swaps: build.Swaps = build.NOTHING
+    ) -> None:
         self.config = config
         self.swaps = swaps
         self.folder = folder
+        self.signals = signals
         self.console = Console(config.train.steps)
         self.evaluations: list[Evaluation] = []
         self.totals: Counter[str] = Counter()
         """Sums over the whole run, attempts before a resume included: seconds per phase, tokens."""
         self._attempt_opened = False
-        with ExitStack() as closing:  # what is open is closed if the rest cannot be made
+        self._saved: str | None = None
+        """The checkpoint that holds all that was done so far."""
+        with ExitStack() as closing, signals.droppable():  # what is open is closed if the rest cannot be made
             self._open(closing)
             self._closing = closing.pop_all()
 
@@ -86,6 +102,7 @@ class Session:
         self.remarks = try_out(self.parts.reward, self.data.prompts) if self.parts.notes else []
         if not folder.config_path.exists():
             folder.write_config(resolved(config))
+        self.signals.advice = f"continue with: {folder.resume_command}"
         self.store = SQLiteStore(
             folder.store_path,
             run=self._identity(),
@@ -106,6 +123,7 @@ class Session:
             self.store,
             after_step=self._after_step,
             phase=self.console.phase,
+            droppable=self.signals.droppable,
         )
         self.statements = build.make_statements(config, self.parts, self.run_state.learner.logprobs)
 
@@ -148,10 +166,15 @@ class Session:
             )
             for e in state["evaluations"]
         ]
+        self._saved = found.path.name
         self.console.note(f"continuing from {found.path.name}")
 
     def run(self) -> None:
-        """Evaluate, train to the last step, save, evaluate again and write the summary."""
+        """Evaluate, train to the last step, save, evaluate again and write the summary.
+
+        Raises:
+            Stopped: a signal came, and what was done is saved.
+        """
         run = self.run_state
         if run.progress.step == run.plan.steps and self.folder.summary_path.exists():
             self.console.note(f"the run is complete: {run.progress.step} of {run.plan.steps} steps")
@@ -162,10 +185,27 @@ class Session:
         if self.folder.note:
             self.console.note(self.folder.note)
         self._report_plugins()
-        if run.progress.step == 0:
-            self._evaluate(greedy=self.config.eval.greedy)
-        train(run)
-        self._finish()
+        self._boundary = self._mark()
+        try:
+            self._to_the_end()
+        except Exception as error:
+            if self.begun:
+                error.add_note(self._how_to_continue(error))
+            raise
+
+    def _to_the_end(self) -> None:
+        try:
+            self._evaluate_if_due()
+            train(self.run_state)
+            self._finish()
+        except Stopped as stopped:
+            stopped.line = self._stop(stopped)
+            raise
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to continue from: a step, or a checkpoint of none."""
+        return self.run_state.progress.step > 0 or self._saved is not None
 
     @cached_property
     def finished(self) -> Finished:
@@ -186,8 +226,8 @@ class Session:
     ) -> None:
         with self._closing:  # each is closed, whatever the others do
             if self._attempt_opened:
-                ended = "" if error is None else f"{type(error).__name__}: {error}"
-                self.store.end_attempt(1 if ended else 0, ended or None)
+                ended = None if error is None else f"{type(error).__name__}: {error}"
+                self.store.end_attempt(0 if error is None else exit_code(error), ended)
 
     # -- within the loop -----------------------------------------------------------------------------------------------
 
@@ -196,22 +236,31 @@ class Session:
         self.totals.update({name: value for name, value in metrics.items() if name.startswith(("time/", "tokens/"))})
         self._write(step, metrics)
         self.console.step(step, metrics)
-        every = self.config.eval.every
-        if every and step % every == 0 and not last:
-            self._evaluate(greedy=False)
+        self._boundary, self._saved = self._mark(), None
+        self.signals.check()
+        if not last:
+            self._evaluate_if_due()
         every = self.config.checkpoint.every
         if last or (every and step % every == 0):
             self._save()
+        self.signals.check()
 
     def _write(self, step: int, metrics: Metrics) -> None:
         for sink in self.sinks:
             sink.write(step, metrics)
 
+    def _evaluate_if_due(self) -> None:
+        """The evaluation that belongs to the last step done, unless it was made: a stop may have dropped it."""
+        step, every = self.run_state.progress.step, self.config.eval.every
+        made = any(evaluation.step == step for evaluation in self.evaluations)
+        if not made and step < self.config.train.steps and (step == 0 or (every and step % every == 0)):
+            self._evaluate(greedy=step == 0 and self.config.eval.greedy)
+
     def _evaluate(self, *, greedy: bool) -> None:
         if self.held_out is None:
             return
         run, (suite, loaded) = self.run_state, self.held_out
-        with run.clock("evaluate"):
+        with run.clock("evaluate"), self.signals.droppable():
             step = run.progress.step
             run.engine.load(run.learner.publish(step))
             found = evaluate(
@@ -229,21 +278,23 @@ class Session:
                 progress=lambda done, total: self.console.phase("evaluating", done, total),
             )
         self.evaluations.append(found)
+        self._saved = None
         self.store.record_evaluation(found)
         self._write(step, {f"eval/{suite}/{name}": value for name, (value, _, _) in found.values.items()})
         self.console.evaluation(step, found.values)
 
     def _save(self) -> None:
-        run = self.run_state
+        """Save where the run stood after its last step."""
+        run, boundary = self.run_state, self._boundary
         with run.clock("checkpoint"):
             self.store.flush()  # a run must not continue from a step that its record lacks
-            checkpoint.save(
+            saved = checkpoint.save(
                 self.folder.checkpoints_path,
-                run.progress.step,
+                boundary.progress.step,
                 write=run.learner.save,
                 state={
-                    "progress": run.progress.state_dict(),
-                    "prompts": run.prompts.state_dict(),
+                    "progress": boundary.progress.state_dict(),
+                    "prompts": boundary.prompts,
                     "data": self.data.report.fingerprint,
                     "given": self.swaps.names,
                     "totals": dict(self.totals),
@@ -260,6 +311,28 @@ class Session:
                 keep=self.config.checkpoint.keep,
                 warn=self.console.note,
             )
+        self._saved = saved.name
+
+    def _mark(self) -> Boundary:
+        return Boundary(replace(self.run_state.progress), self.run_state.prompts.state_dict())
+
+    # -- the end before the end ----------------------------------------------------------------------------------------
+
+    def _stop(self, stopped: Stopped) -> str:
+        """Save what is not saved; the last line that a person reads."""
+        saved = f"{self._saved} has it all"
+        if self._saved is None:
+            started = time.perf_counter()
+            self._save()
+            saved = f"saved {self._saved} in {time.perf_counter() - started:.1f} s"
+        at = f"stopped by {stopped.signal.name} at step {self._boundary.progress.step}"
+        return f"{at}; {saved}; continue with: {self.folder.resume_command}"
+
+    def _how_to_continue(self, error: Exception) -> str:
+        command = self.folder.resume_command
+        if isinstance(error, StorageError):
+            return f"when it can be written again, continue with: {command}"
+        return f"{checkpoint.last_good(self.folder.checkpoints_path)}; continue with: {command}"
 
     # -- before and after ----------------------------------------------------------------------------------------------
 

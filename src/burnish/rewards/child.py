@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import resource
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 def main(module: str, memory: int, trusted: bool) -> None:
     jobs_in, replies = _take_pipes()
+    _leave_signals_to_the_parent()
     _limit(resource.RLIMIT_CORE, 0)
     processors = (os.cpu_count() or 1) if trusted else 1
     if sys.platform == "linux" and not trusted:
@@ -61,6 +63,14 @@ def _peak() -> int:
     with open("/proc/self/status", "rb") as status:
         peak = next(line for line in status if line.startswith(b"VmHWM:"))
     return int(peak.split()[1]) * 1024
+
+
+def _leave_signals_to_the_parent() -> None:
+    """A batch system sends SIGTERM to every process of a job. Dying of it here would make a verdict a fault, while the
+    parent still has a step to finish. What a user's code forks from here can be ended as usual."""
+    stopping = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, frame: None) for number in stopping}
+    os.register_at_fork(after_in_child=lambda: [signal.signal(*item) for item in before.items()])
 
 
 def _take_pipes() -> tuple[int, int]:
