@@ -32,10 +32,11 @@ from burnish.learner.schedule import make_schedule
 from burnish.models import load_model
 from burnish.objective import Term
 from burnish.prompts import tasks
-from burnish.prompts.datasets import Lengths, Loaded, Report, fingerprint, load_prompts
+from burnish.prompts.datasets import Lengths, Loaded, Report, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
 from burnish.prompts.filters import AdmitAll, ConstantGroups
 from burnish.prompts.history import HistorySampler
+from burnish.prompts.packed import fingerprint
 from burnish.prompts.sampler import ShuffledSampler
 from burnish.protocols import PromptSampler, Reward, RolloutEngine, Sink, Statements, Store
 from burnish.rollout.decoder import position_limit

@@ -25,6 +25,8 @@ ID_COLUMNS = ("id", "qid", "uid")
 Messages = tuple[Mapping[str, str], ...]
 
 _MISSING = object()
+_PROMPT_KINDS = {"string": "string", "list": "list of messages"}
+_TEXT_KINDS = {"string": "string", "int": "number", "float": "number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Extractor:
 
     def _prompt(self, row: Row) -> str | Messages | None:
         path = self.found.prompt
-        value = self._value(row, path, {"string": "string", "list": "list of messages"})
+        value = self._value(row, path, _PROMPT_KINDS)
         if isinstance(value, list):
             return self._messages(row, path, value)
         if value is not None and not value.strip():
@@ -138,7 +140,7 @@ class Extractor:
     def _text(self, row: Row, path: str | None, *, counted: str, needed: bool) -> str | None:
         if path is None or (not needed and _look_up(row.values, path) in (None, _MISSING)):
             return None
-        value = self._value(row, path, {"string": "string", "int": "number", "float": "number"})
+        value = self._value(row, path, _TEXT_KINDS)
         if isinstance(value, int | float):
             self.reading.counts[counted] += 1
             return str(int(value)) if value == int(value) else repr(value)
@@ -156,10 +158,10 @@ class Extractor:
             self.reading.problem(row.place, f"field {path!r} is null")
             return None
         kind = kinds.get(kind_of(value))
-        expected, place = self.seen.get(path, (" or ".join(dict.fromkeys(kinds.values())), ""))
+        expected, place = self.seen.get(path, (None, ""))
         if kind is None or (place and kind != expected):
-            like = f" as at {place}" if place else ""
-            self.reading.problem(row.place, f"{path!r} is {kind_of(value)}, expected {expected}{like}")
+            wanted = f"{expected} as at {place}" if place else " or ".join(dict.fromkeys(kinds.values()))
+            self.reading.problem(row.place, f"{path!r} is {kind_of(value)}, expected {wanted}")
             return None
         if not place:
             self.seen[path] = (kind, row.place)

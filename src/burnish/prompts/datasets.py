@@ -1,7 +1,7 @@
 """From a source of rows to prompts, with an account of every row.
 
     loaded = load_prompts("train.jsonl", split="train", ...)
-    loaded.prompts      tuple of Prompt
+    loaded.prompts      sequence of Prompt
     loaded.report       prints as `read 1,319 rows of gsm8k_test.jsonl: 1,319 used (prompt from 'question', ...)`
 
 Every row is read, checked and accounted for before any work starts: rows read = rows used + rows dropped, by reason.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from burnish.prompts.columns import Extracted, Extractor, Messages, find_columns
+from burnish.prompts.packed import PackedPrompts
 from burnish.prompts.rows import Problem, Reading, Row, read_rows, source_name
 from burnish.types import Prompt
 
@@ -58,7 +60,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    prompts: tuple[Prompt, ...]
+    prompts: Sequence[Prompt]
     report: Report
 
 
@@ -100,7 +102,7 @@ def load_prompts(
     reading.remark(str(found))
     extractor = Extractor(found, reading, needs_answer=needs_answer)
     lengths = Lengths(encode_whole, max_prompt_tokens)
-    prompts: list[Prompt] = []
+    prompts = PackedPrompts()
     dropped: Counter[str] = Counter()
     for id, extracted in _identified(rows, extractor, keep=duplicates == "keep", dropped=dropped):
         messages = _conversation(extracted.prompt, system=system, suffix=suffix)
@@ -116,17 +118,8 @@ def load_prompts(
         reading.problem(name, f"no rows left, {reading.num_rows:,} dropped as {' or '.join(dropped)}")
     reading.raise_problems()
     remarks = (*reading.remarks, *(f"{count:,} {what}" for what, count in reading.counts.items()))
-    report = Report(name, reading.num_rows, len(prompts), dict(dropped), remarks, fingerprint(prompts))
-    return Loaded(tuple(prompts), report)
-
-
-def fingerprint(prompts: Sequence[Prompt]) -> str:
-    """sha256 over all that a run sees of its prompts, in order. Editing, adding or reordering rows changes it."""
-    digest = hashlib.sha256()
-    for prompt in prompts:
-        parts = (prompt.id, prompt.messages, prompt.text, prompt.answer, prompt.meta)
-        digest.update(json.dumps(parts, sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()
+    report = Report(name, reading.num_rows, len(prompts), dict(dropped), remarks, prompts.fingerprint)
+    return Loaded(prompts, report)
 
 
 def _readable(rows: Iterable[Row | Problem], reading: Reading) -> Iterator[Row]:
@@ -137,40 +130,82 @@ def _readable(rows: Iterable[Row | Problem], reading: Reading) -> Iterator[Row]:
             reading.problem(row.place, row.message)
 
 
+class _Identities:
+    """What the rows read so far are called and hold, by hashes and numbers: a million rows come by."""
+
+    def __init__(self) -> None:
+        self._contents: set[int] = set()
+        self._by_id: dict[str, int] = {}
+        """Id -> hash of the content that the row which brought it holds."""
+        self._numbers = array("Q")
+        """Of those rows, in the order of `_by_id`."""
+        self._files: list[tuple[int, Row]] = []
+        """How many ids were known when a file began, and its first row."""
+        self._suffixed: set[str] = set()
+        self._repeats: Counter[str] = Counter()
+
+    def is_new_id(self, id: str, content: int, row: Row) -> bool:
+        if not self._files or self._files[-1][1].source != row.source:
+            self._files.append((len(self._by_id), row))
+        known = len(self._by_id)
+        self._by_id.setdefault(id, content)
+        if len(self._by_id) == known:
+            return False
+        self._numbers.append(row.number)
+        return True
+
+    def clashes(self, id: str, content: int) -> bool:
+        return self._by_id[id] != content
+
+    def place(self, id: str) -> str:
+        """Where the row is that brought this id."""
+        index = list(self._by_id).index(id)
+        row = next(row for start, row in reversed(self._files) if start <= index)
+        return replace(row, number=self._numbers[index]).place
+
+    def is_new_content(self, content: int) -> bool:
+        known = len(self._contents)
+        self._contents.add(content)
+        return len(self._contents) > known
+
+    def another(self, id: str) -> str:
+        """An id that no row has, for one that repeats an earlier row's."""
+        while True:
+            self._repeats[id] += 1
+            another = f"{id}#{self._repeats[id] + 1}"
+            if another not in self._by_id and another not in self._suffixed:
+                self._suffixed.add(another)
+                return another
+
+
 def _identified(
     rows: Iterable[Row], extractor: Extractor, *, keep: bool, dropped: Counter[str]
 ) -> Iterator[tuple[str, Extracted]]:
     """Rows without fault, each with an id of its own. Duplicates are counted in `dropped` unless `keep`."""
-    contents: set[bytes] = set()
-    by_id: dict[str, tuple[bytes, str]] = {}
-    used: set[str] = set()
-    repeats: Counter[str] = Counter()
+    known = _Identities()
     for row in rows:
         extracted = extractor.extract(row)
         if extracted is None:
             continue
         digest = _digest(extracted)
+        content = int.from_bytes(digest)
         id = digest.hex()[:16] if extracted.id is None else extracted.id
-        known, place = by_id.setdefault(id, (digest, row.place))
-        if known != digest:
-            message = f"id {id!r} stands for another prompt or answer at {place}; ids must be unique"
+        is_new_id = known.is_new_id(id, content, row)
+        if not is_new_id and known.clashes(id, content):
+            message = f"id {id!r} stands for another prompt or answer at {known.place(id)}; ids must be unique"
             extractor.reading.problem(row.place, message)
-        elif digest in contents and not keep:
+        elif not known.is_new_content(content) and not keep:
             dropped["duplicate"] += 1
         else:
-            own = id
-            while own in used:
-                repeats[id] += 1
-                own = f"{id}#{repeats[id] + 1}"
-            contents.add(digest)
-            used.add(own)
-            yield own, extracted
+            yield id if is_new_id else known.another(id), extracted
 
 
 def _digest(extracted: Extracted) -> bytes:
     """16 bytes that stand for a row's prompt and answer."""
-    content = json.dumps((extracted.prompt, extracted.answer), sort_keys=True)
-    return hashlib.sha256(content.encode()).digest()[:16]
+    return hashlib.sha256(_encode((extracted.prompt, extracted.answer)).encode()).digest()[:16]
+
+
+_encode = json.JSONEncoder(sort_keys=True).encode
 
 
 def _conversation(prompt: str | Messages, *, system: str | None, suffix: str) -> Messages:

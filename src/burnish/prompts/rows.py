@@ -219,8 +219,10 @@ def _row(value: Any, name: str, number: int, *, is_line: bool) -> Row | Problem:
 
 def kind_of(value: Any) -> str:
     """The type of a JSON value, as a person calls it."""
-    names = {str: "string", bool: "bool", int: "int", float: "float", list: "list", dict: "object", type(None): "null"}
-    return names[type(value)]
+    return _KINDS[type(value)]
+
+
+_KINDS = {str: "string", bool: "bool", int: "int", float: "float", list: "list", dict: "object", type(None): "null"}
 
 
 def _parse(content: bytes) -> Any:
