@@ -34,7 +34,7 @@ class PackedPrompts(Sequence[Prompt]):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all that a run sees of its prompts, in order. Editing, adding or reordering prompts changes it."""
+        """sha256 of all that a run sees of its prompts, in order. Editing, adding or reordering prompts changes it."""
         return self._digest.hexdigest()
 
     def __len__(self) -> int:
