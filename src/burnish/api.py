@@ -23,7 +23,8 @@ from typing import Any
 from burnish.build import NOTHING, Parts, Swaps
 from burnish.config import RunConfig
 from burnish.launch import local
-from burnish.launch.session import Finished, folder_of
+from burnish.launch.identity import folder_of
+from burnish.launch.session import Finished
 from burnish.objective import Term
 from burnish.overrides import ConfigError, load_config, validate
 from burnish.protocols import PromptSampler, Reward, RolloutEngine

@@ -154,9 +154,9 @@ class RunFolder:
         for folder in (self.checkpoints_path, self.tensorboard_path):
             if folder.is_dir() and not folder.is_symlink():
                 shutil.rmtree(folder)
-        wal, shm = (self.store_path.with_name(self.store_path.name + end) for end in ("-wal", "-shm"))
+        beside = [self.store_path.with_name(self.store_path.name + end) for end in ("-wal", "-shm", ".lock")]
         pictures = (self.curves_path, self.reliability_path, self.parts_path)
-        for file in (self.config_path, self.metrics_path, self.summary_path, self.store_path, wal, shm, *pictures):
+        for file in (self.config_path, self.metrics_path, self.summary_path, self.store_path, *beside, *pictures):
             file.unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -49,6 +49,15 @@ class Terminal(io.StringIO):
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_line_that_a_kill_cut_short_takes_no_other_with_it(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    sink = JsonlSink(path)
+    sink.write(2, {"kl/old": 0.25})
+    sink.close()
+    assert path.read_text() == '{"step": 1, "loss": 0.5}\n{"step": 2, "lo\n{"step": 2, "kl/old": 0.25}\n'
+
+
 def test_each_call_is_a_line_of_json_that_is_on_the_disk_at_once(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     sink = JsonlSink(path)

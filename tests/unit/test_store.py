@@ -572,12 +572,12 @@ def test_four_whole_groups_keep_their_tokens():
     groups = [judged(rollout(), rollout(), id=i, outcome="all_right") for i in range(5)]
     groups += [judged(rollout(raw=1.0), rollout(raw=0.5), id=9), judged(*mixed, id=10)]
     groups += [judged(rollout(raw=-1.0), id=11, outcome="all_wrong")]
-    kept = keep.whole_groups(groups, seed=1, step=1)
+    kept = keep.whole_groups(groups, seed=1, step=1, count=4)
     assert {6, 7} <= kept
     assert kept & set(range(5))
     assert len(kept) == 4
-    assert keep.whole_groups(groups[:2], seed=1, step=1) == {0, 1}
-    assert keep.whole_groups([], seed=1, step=1) == set()
+    assert keep.whole_groups(groups[:2], seed=1, step=1, count=4) == {0, 1}
+    assert keep.whole_groups([], seed=1, step=1, count=4) == set()
 
 
 def test_over_its_limit_the_store_drops_old_text_and_says_so(tmp_path: Path):

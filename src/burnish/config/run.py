@@ -199,6 +199,13 @@ class Checkpoint(Section):
     """Complete checkpoints kept; at least 2, so that one is always whole."""
 
 
+class Store(Section):
+    max_bytes: PositiveInt = 10 * 2**30
+    """Size of the record over which its oldest texts and token arrays are dropped. Numbers are never dropped."""
+    token_groups: NonNegativeInt = 4
+    """Groups of each step whose token ids and log-probabilities are kept, all siblings; 0 keeps none."""
+
+
 class Log(Section):
     sinks: tuple[Literal["jsonl", "tensorboard", "wandb", "trackio"], ...] = ("jsonl", "tensorboard")
     project: str = "burnish"
@@ -221,6 +228,7 @@ class RunConfig(Section):
     train: Train = Train()
     eval: Eval = Eval()
     checkpoint: Checkpoint = Checkpoint()
+    store: Store = Store()
     log: Log = Log()
 
     @property

@@ -20,7 +20,8 @@ from burnish.confidence.tag import Tag
 from burnish.confidence.tokens import decision, decoder, encoder
 from burnish.config import Confidence, RunConfig
 from burnish.evaluate import evaluate, table
-from burnish.launch.session import Finished, Session, folder_of
+from burnish.launch.identity import folder_of
+from burnish.launch.session import Finished, Session
 from burnish.launch.signals import GRACE_SECONDS, Signals, Stopped
 from burnish.models import load_model, load_tokenizer
 from burnish.overrides import validate

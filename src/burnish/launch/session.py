@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import torch
 
-from burnish import __version__, build, checkpoint
+from burnish import build, checkpoint
 from burnish.build.reward import reward_parts
 from burnish.config import RunConfig, resolved
 from burnish.errors import ResumeError, StorageError, exit_code
 from burnish.evaluate import evaluate
+from burnish.launch.identity import identity, sha256, versions
 from burnish.launch.signals import Signals, Stopped
 from burnish.plots.curves import curves_png, reliability_png
 from burnish.plots.parts import parts_png
@@ -33,11 +31,10 @@ from burnish.records import Evaluation, Event, ReliabilityBin
 from burnish.rewards.trial import try_out
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
+from burnish.store.room import size, step_bytes
 from burnish.store.sqlite import SQLiteStore
 from burnish.train import Run, train
 from burnish.types import Metrics
-
-PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
 
 
 class HeldOut(NamedTuple):
@@ -105,11 +102,14 @@ class Session:
         self.signals.advice = f"continue with: {folder.resume_command}"
         self.store = SQLiteStore(
             folder.store_path,
-            run=self._identity(),
+            run=identity(config, self.data.report.fingerprint),
             parts={} if self.swaps.reward else reward_parts(config),
             raw_range=(config.reward.wrong, config.reward.right),
             seed=config.seed,
             token_bytes=token_bytes(self.parts.tokenizer),
+            max_bytes=config.store.max_bytes,
+            token_groups=config.store.token_groups,
+            warn=self.console.note,
         )
         closing.callback(self.store.close)
         self.sinks: list[Sink] = []
@@ -386,10 +386,10 @@ class Session:
             "tokens": {
                 name.removeprefix("tokens/"): n for name, n in self.totals.items() if name.startswith("tokens/")
             },
-            "versions": _versions(),
+            "versions": versions(),
             "threads": torch.get_num_threads(),
             "data": self.data.report.fingerprint,
-            "config_sha256": _sha256(resolved(self.config)),
+            "config_sha256": sha256(resolved(self.config)),
         }
 
     def _header(self) -> list[str]:
@@ -404,6 +404,7 @@ class Session:
             f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates, learning rate "
             f"{config.optimizer.learning_rate:g}",
             f"folder {self.folder.path}",
+            _room(config),
             *self.parts.notes,
         ]
         if self.held_out is None:
@@ -419,23 +420,21 @@ class Session:
             self.console.note(remark)
             self.store.record_event(Event("reward", remark, severity=2))
 
-    def _identity(self) -> dict[str, Any]:
-        config = resolved(self.config)
-        return {
-            "run_id": f"{folder_of(self.config).name}-{_sha256(config)[:12]}",  # moving the folder makes no other run
-            "name": self.config.name,
-            "objective": self.config.objective.name,
-            "config": config,
-            "data": self.data.report.fingerprint,
-            "packages": _versions(),
-            "code": __version__,
-            "host": f"{platform.system()} {platform.machine()}",
-        }
 
-
-def folder_of(config: RunConfig) -> Path:
-    """Where a run of this config begins; its folder may be moved later."""
-    return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed))).expanduser()
+def _room(config: RunConfig) -> str:
+    """What the record will take, at most if each step takes one round."""
+    sampling, store = config.sampling, config.store
+    step = step_bytes(
+        groups=sampling.prompts_per_step,
+        group_size=sampling.group_size,
+        tokens=sampling.max_new_tokens,
+        token_groups=store.token_groups,
+    )
+    dropped = f"; over {size(store.max_bytes)} (store.max_bytes) the oldest texts are dropped"
+    whole = config.train.steps * step
+    return f"record  up to {size(step)} a step for a round of completions of full length, {size(whole)} in all" + (
+        dropped if whole > store.max_bytes else ""
+    )
 
 
 def _given(names: list[str]) -> str:
@@ -444,12 +443,3 @@ def _given(names: list[str]) -> str:
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:
     return {name: {"value": v, "low": lo, "high": hi} for name, (v, lo, hi) in evaluation.values.items()}
-
-
-def _versions() -> dict[str, str]:
-    found = {name: version(name) for name in PACKAGES}
-    return {"burnish": __version__, "python": platform.python_version()} | found
-
-
-def _sha256(tree: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

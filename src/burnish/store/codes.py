@@ -12,8 +12,8 @@ from burnish.types import FAULTS, FinishReason, Outcome, Status
 
 APPLICATION_ID = 0x6275726E
 """`burn` in ASCII, in the file's header: tells a store from any other SQLite file."""
-SCHEMA_VERSION = 1
-"""`user_version` of the file."""
+SCHEMA_VERSION = 2
+"""`user_version` of the file. With a new one, a file of the last goes to tests/unit/stores."""
 
 STATUS: dict[str, int] = {word: code for code, word in enumerate(get_args(Status))}
 FINISH: dict[str, int] = {word: code for code, word in enumerate(get_args(FinishReason))}
@@ -25,7 +25,7 @@ TEXT_CLEANED = 1
 SCORE_NOT_FINITE = 2
 """Flag: a raw score, a total or a part is NaN or infinite. NaN is stored as NULL."""
 TRACE_NOT_FINITE = 4
-"""Flag: a log-probability, entropy, push or advantage is NaN or infinite."""
+"""Flag: a log-probability, entropy, push, advantage, confidence or target is NaN or infinite."""
 MESSAGE_CUT = 8
 """Flag: the score's message was longer than what is kept of it."""
 

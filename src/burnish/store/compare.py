@@ -23,13 +23,14 @@ class Divergence:
 def first_divergence(a: sqlite3.Connection, b: sqlite3.Connection) -> Divergence | None:
     """The first step at which two runs recorded anything different but times, and the first rollout there.
 
-    None when all steps agree. A rollout differs by its prompt or tokens (`tokens`), or by what grading said.
+    None when all steps agree. A rollout differs by its prompt or tokens (`tokens`), or by what grading said. Steps of a
+    rebuilt record have no fingerprint and are not compared.
     """
     for (step_a, sha_a), (step_b, sha_b) in zip_longest(_shas(a), _shas(b), fillvalue=(None, None)):
         if step_a != step_b:
             step = min(step for step in (step_a, step_b) if step is not None)
             return Divergence(step, "missing", None, None)
-        if sha_a != sha_b:
+        if sha_a != sha_b and None not in (sha_a, sha_b):
             assert step_a is not None
             return _rollout_divergence(a, b, step_a)
     return None

@@ -122,6 +122,8 @@ def _traced(traces: Sequence[TokenTrace | None], length_B: Ints, old_N: Floats) 
     finite = (
         np.isfinite(new) & np.isfinite(entropy) & np.isfinite(push) & (np.isfinite(learner) | ~measured.repeat(lengths))
     )
+    stated = [[v for v in (t.confidence, t.target) if v is not None] for t in there]
+    stated_badly = np.array([not all(map(math.isfinite, values)) for values in stated], dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):
         columns = {
             "advantage_B": advantage,
@@ -133,7 +135,7 @@ def _traced(traces: Sequence[TokenTrace | None], length_B: Ints, old_N: Floats) 
             "mismatch_B": _mean(np.abs(learner - old), lengths, trained),
             "confidence_B": _numbers(t.confidence for t in there),
             "target_B": _numbers(t.target for t in there),
-            "bad": _sum(~finite, lengths) + ~np.isfinite(advantage),
+            "bad": _sum(~finite, lengths) + ~np.isfinite(advantage) + stated_badly,
         }
     return {name: _spread(values, there_B) for name, values in columns.items()}
 

@@ -1,9 +1,9 @@
 """What of a step is kept in full. Every rollout's numbers are kept; text and token arrays are kept for some.
 
 Bodies (text and the grader's message): of every group the best and the worst total and two more at random, every
-fault, and all siblings of the groups below. Token arrays: four whole groups, so that siblings can be laid side by
-side: the one whose raw scores spread most, an all-wrong one, an all-right one, and random ones up to four. The draws
-depend on the seed, the step and the group alone, so a repeated run keeps the same.
+fault, and all siblings of the groups below. Token arrays: a few whole groups (`store.token_groups`), so that siblings
+can be laid side by side: the one whose raw scores spread most, an all-wrong one, an all-right one, and random ones up
+to the number. The draws depend on the seed, the step and the group alone, so a repeated run keeps the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from burnish.types import FAULTS, Group, Judged
 
-WHOLE_GROUPS = 4
 RANDOM_PER_GROUP = 2
 
 
@@ -28,7 +27,7 @@ def bodies_of(group: Group, *, seed: int, step: int) -> set[int]:
     return kept | set(rng.sample(others, min(RANDOM_PER_GROUP, len(others))))
 
 
-def whole_groups(judged: Sequence[Judged], *, seed: int, step: int) -> set[int]:
+def whole_groups(judged: Sequence[Judged], *, seed: int, step: int, count: int) -> set[int]:
     """Indices of the groups whose token arrays are kept."""
     rng = random.Random(f"{seed}/{step}/groups")
     chosen: list[int] = []
@@ -40,7 +39,7 @@ def whole_groups(judged: Sequence[Judged], *, seed: int, step: int) -> set[int]:
         if candidates:
             chosen.append(rng.choice(candidates))
     rest = [i for i in range(len(judged)) if i not in chosen]
-    return set(chosen) | set(rng.sample(rest, min(WHOLE_GROUPS - len(chosen), len(rest))))
+    return set(chosen[:count]) | set(rng.sample(rest, max(0, min(count - len(chosen), len(rest)))))
 
 
 def _spread(group: Group) -> float:

@@ -3,8 +3,9 @@
     db = open_store(Path("runs/run-1/run.sqlite"))
     for point in metric_curve(db, "reward/mean"): ...
 
-Only live steps answer: what a resumed run superseded is in the tables and not here. `limit` and `before` page through
-long answers by key. The same tables answer SQL; `rollouts_v`, `groups_v`, `metrics_v` and `evals_v` are for that.
+Only live steps answer: what a resumed run superseded is in the tables and not here. `limit` with `before` or `after`
+pages through long answers by key: no page costs more than the first, and none holds a snapshot while somebody reads it.
+The same tables answer SQL; `rollouts_v`, `groups_v`, `metrics_v` and `evals_v` are for that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from burnish.store import codes
+from burnish.store.opening import BUSY_SECONDS, version_of
 from burnish.store.text import unpacked
 
 
@@ -72,7 +74,7 @@ class RolloutRow:
     length: int
     message: str | None
     text: str | None
-    """None when the text was not kept."""
+    """None when the text was not kept, or dropped for room."""
 
 
 _ROLLOUT = """
@@ -86,17 +88,33 @@ def open_store(path: Path) -> sqlite3.Connection:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no store, or of another version.
+        ValueError: the file is no store, is damaged, or is of another version.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no store at {path}")
-    db = sqlite3.connect(path.absolute().as_uri() + "?mode=ro", uri=True, isolation_level=None, timeout=10.0)
-    db.execute("PRAGMA query_only = ON")
-    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if (application, version) != (codes.APPLICATION_ID, codes.SCHEMA_VERSION):
+    uri = path.absolute().as_uri() + "?mode=ro"
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        db.execute("PRAGMA query_only = ON")
+        _check_version(db, path)
+    except sqlite3.DatabaseError as error:
         db.close()
-        raise ValueError(f"{path} is not a store of version {codes.SCHEMA_VERSION}")
+        raise ValueError(f"cannot read {path}: {error}. Type `burnish store rebuild {path.parent}`") from error
+    except ValueError:
+        db.close()
+        raise
     return db
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    version = version_of(db, path)
+    if version is None:
+        raise ValueError(f"{path} is empty, and not a store of a run")
+    if version < codes.SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} is a store of version {version}, and this burnish reads version {codes.SCHEMA_VERSION}. "
+            f"Type `burnish store migrate {path.parent}`, which keeps a copy"
+        )
 
 
 # -- the run -----------------------------------------------------------------------------------------------------------
@@ -220,7 +238,8 @@ def parts(db: sqlite3.Connection) -> list[dict[str, Any]]:
 
 def group_strips(db: sqlite3.Connection) -> list[tuple[int, bytes]]:
     """(step, a byte per generated group): the whole run at a glance. Bytes are explained at `steps` in schema.sql."""
-    return db.execute("SELECT step, group_strip FROM steps WHERE live ORDER BY step").fetchall()
+    statement = "SELECT step, group_strip FROM steps WHERE live AND group_strip IS NOT NULL ORDER BY step"
+    return db.execute(statement).fetchall()
 
 
 # -- rollouts ----------------------------------------------------------------------------------------------------------
@@ -260,14 +279,16 @@ def faults(db: sqlite3.Connection, *, limit: int = 50, before: int | None = None
     )
 
 
-def rollouts_of_step(db: sqlite3.Connection, step: int) -> list[RolloutRow]:
-    """All rollouts of a step, group by group."""
+def rollouts_of_step(
+    db: sqlite3.Connection, step: int, *, limit: int | None = None, after: int = 0
+) -> list[RolloutRow]:
+    """The rollouts of a step, group by group: at most `limit` of them, those behind rollout `after`."""
     return _rollouts(
         db,
-        f"{_ROLLOUT} WHERE v.rollout_id >= (SELECT first_rollout FROM steps WHERE live AND step = ?1) "
+        f"{_ROLLOUT} WHERE v.rollout_id >= max((SELECT first_rollout FROM steps WHERE live AND step = ?1), ?2 + 1) "
         "AND v.rollout_id < (SELECT first_rollout + n_rollouts FROM steps WHERE live AND step = ?1) "
-        "ORDER BY v.rollout_id",
-        (step,),
+        "ORDER BY v.rollout_id LIMIT ?3",
+        (step, after, -1 if limit is None else limit),
     )
 
 

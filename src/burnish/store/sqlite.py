@@ -6,34 +6,41 @@
 cannot keep up slows the run and never fills the memory. What goes wrong in the thread is raised by the next call.
 Resuming supersedes: `open_attempt(k)` takes `live` from the steps after k and deletes nothing.
 
-`schema.sql` is the interface to all readers. A file of another schema version is refused.
+`schema.sql` is the interface to all readers. A file of an older version is brought to this one (`migrate.py`), one of
+a newer version is refused. A second writer is refused by `<file>.lock`, whoever it is.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import socket
 import sqlite3
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from burnish.errors import StorageError
+from burnish.lock import Lock
 from burnish.records import Evaluation, Event, StepRecord
-from burnish.store import codes
-from burnish.store.filesystem import journal_mode
+from burnish.store.codes import SCHEMA_VERSION
+from burnish.store.migrate import migrate
+from burnish.store.opening import BUSY_SECONDS, Transaction, connect, create, set_up, version_of
+from burnish.store.room import make_room, used_bytes
 from burnish.store.text import clean, json_text
 from burnish.store.writing import Policy, TokenBytes, Writer
 
 RUN_KEYS = ("run_id", "name", "objective", "config", "data", "packages", "code", "host")
-BUSY_SECONDS = 10.0
 QUEUED_STEPS = 2
 """Steps that may wait to be written before `record` waits too."""
 TIDY_EVERY = 50
-"""Transactions between full checkpoints of the write-ahead log."""
+"""Transactions between full checkpoints of the write-ahead log, which cut it to nothing."""
 WAL_LIMIT = 256 * 2**20
 """Bytes of write-ahead log over which a reader must be holding it."""
 
@@ -60,6 +67,8 @@ class SQLiteStore:
         seed: int,
         token_bytes: TokenBytes | None = None,
         max_bytes: int = 10 * 2**30,
+        token_groups: int = 4,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         """Create or open the file.
 
@@ -67,32 +76,39 @@ class SQLiteStore:
         the task metric). `raw_range`: lowest and highest raw score, the scale of `steps.group_strip`. `seed` decides
         which random rollouts are kept. `token_bytes`: token ids -> bytes of text of each; without it `tokens.n_bytes`
         is NULL. Over `max_bytes` the oldest bodies and token arrays are dropped, with an event that says so.
+        `token_groups`: groups of a step whose token arrays are kept. `warn` hears what a person should know now: from
+        this thread while opening, from the writer's later.
 
         Raises:
-            ValueError: `run` lacks a key; the file is no store, is of another version, or records another run.
-            StorageError: the file cannot be created or opened.
+            InUseError: another process writes to the file.
+            ValueError: `run` lacks a key; the file is no store, is of a newer version, or records another run.
+            StorageError: the file cannot be created, opened or brought to this version.
         """
         self.path = path
         self._max_bytes = max_bytes
+        self._warn = warn
         self._attempt: int | None = None
         self._jobs: queue.Queue[_Job | None] = queue.Queue(maxsize=QUEUED_STEPS)
         self._error: BaseException | None = None
         self._raised = self._closed = False
         self._written = 0
+        self._full = self._stuck = False
+        """Said already: numbers alone are over the limit; a reader holds the write-ahead log."""
         try:
-            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
+            with ExitStack() as opened:
+                self._lock = Lock(path.with_name(path.name + ".lock"), path, "Wait for its end")
+                opened.callback(self._lock.release)
+                self._db = connect(path)
+                opened.callback(self._db.close)
+                _prepare(self._db, path, warn)
+                with Transaction(self._db):
+                    _write_run(self._db, path, run, raw_range)
+                    self._writer = Writer(self._db, Policy(seed, *raw_range, token_bytes, token_groups), parts)
+                opened.pop_all()
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, StorageError):
+                raise
             raise StorageError(f"cannot open the store {path}: {error}") from error
-        try:
-            _prepare(self._db, path)
-            with _Transaction(self._db):
-                _write_run(self._db, path, run, raw_range)
-                self._writer = Writer(self._db, Policy(seed, *raw_range, token_bytes), parts)
-        except Exception as error:
-            self._db.close()
-            if isinstance(error, sqlite3.Error):
-                raise StorageError(f"cannot open the store {path}: {error}") from error
-            raise
         self._thread = threading.Thread(target=self._work, name="burnish-store", daemon=True)
         self._thread.start()
 
@@ -106,8 +122,8 @@ class SQLiteStore:
         def job(db: sqlite3.Connection) -> None:
             now = time.time()
             cursor = db.execute(
-                "INSERT INTO attempts(started, beat, from_step, reason, config_diff) VALUES (?,?,?,?,?)",
-                (now, now, from_step, reason, config_diff),
+                "INSERT INTO attempts(started, beat, from_step, reason, config_diff, pid, host) VALUES (?,?,?,?,?,?,?)",
+                (now, now, from_step, reason, config_diff, os.getpid(), socket.gethostname()),
             )
             opened.append(cursor.lastrowid or 0)
             superseded = db.execute("UPDATE steps SET live = 0 WHERE live AND step > ?", (from_step,)).rowcount
@@ -147,14 +163,24 @@ class SQLiteStore:
         self._put(lambda db: None, "the beat")
 
     def flush(self) -> None:
-        """Wait until all that was recorded is in the file. Call it before a checkpoint: a run must not continue from
-        a step that its record lacks.
+        """Wait until all that was recorded is on the disk. Call it before a checkpoint: a run must not continue from
+        a step that its record lacks, after a power failure neither.
 
         Raises:
             StorageError: something could not be written.
         """
         self._jobs.join()
         self._raise()
+        try:
+            descriptor = os.open(self._wal, os.O_RDONLY)
+        except FileNotFoundError:
+            return  # nothing was written since the log was last cut, or there is none and every commit syncs
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot write the store {self.path} to the disk: {error}") from error
+        finally:
+            os.close(descriptor)
 
     def end_attempt(self, exit_code: int, reason: str | None = None) -> None:
         """Write how the attempt ended. An attempt without an end was killed, or its store could not be written; then
@@ -179,6 +205,7 @@ class SQLiteStore:
         self._jobs.put(None)
         self._thread.join()
         self._db.close()
+        self._lock.release()
         if not self._raised:
             self._raise()
 
@@ -216,41 +243,66 @@ class SQLiteStore:
 
     def _write(self, job: _Job) -> None:
         try:
-            with _Transaction(self._db):
+            with Transaction(self._db):
                 job(self._db)
                 self._db.execute("UPDATE attempts SET beat = ? WHERE attempt = ?", (time.time(), self._attempt))
                 self._make_room()
             self._written += 1
-            if self._written % TIDY_EVERY == 0:
+            if self._written % TIDY_EVERY == 0 or self._wal_bytes() > WAL_LIMIT:
                 self._tidy()
         except sqlite3.Error as error:
             raise StorageError(f"cannot write to the store {self.path}: {error}") from error
 
     def _make_room(self) -> None:
-        """Drop the bodies and token arrays of the oldest tenth of the steps that have any, while over the limit."""
-        pages, free, size = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-        )
-        if (pages - free) * size <= self._max_bytes or self._attempt is None:
+        """Keep the record under its limit, and say what that took."""
+        if self._attempt is None or used_bytes(self._db) <= self._max_bytes:
             return
-        first, last = self._db.execute("SELECT min(rollout_id), max(rollout_id) FROM bodies").fetchone()
-        if first is None:
-            return
-        bound = first + (last - first) // 10 + 1
-        dropped = self._db.execute("DELETE FROM bodies WHERE rollout_id < ?", (bound,)).rowcount
-        self._db.execute("DELETE FROM tokens WHERE rollout_id < ?", (bound,))
-        message = f"the store is over {self._max_bytes:,} bytes: dropped the text of {dropped:,} rollouts below {bound}"
-        self._writer.event(self._db, Event("store/dropped", message, value=dropped), self._attempt, time.time())
+        limit = f"store.max_bytes={self._max_bytes}"
+        if dropped := make_room(self._db, self._max_bytes):
+            message = (
+                f"the record reached {limit}: dropped the text of {dropped.bodies:,} rollouts (below rollout "
+                f"{dropped.below}), {dropped.token_arrays:,} of them with token arrays. All numbers stay"
+            )
+            data = {"below": dropped.below, "bodies": dropped.bodies, "token_arrays": dropped.token_arrays}
+            self._event(Event("store/dropped", message, value=dropped.bodies, threshold=self._max_bytes, data=data))
+        if used_bytes(self._db) > self._max_bytes and not self._full:
+            self._full = True
+            message = f"the record is over {limit} with its numbers alone, which are never dropped; it goes on growing"
+            self._event(Event("store/full", message, severity=2, threshold=self._max_bytes))
+            self._warn(message)
 
     def _tidy(self) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        wal = self.path.with_name(self.path.name + "-wal")
-        size = wal.stat().st_size if wal.exists() else 0
-        if size > WAL_LIMIT and self._attempt is not None:
-            message = f"{wal} has grown to {size:,} bytes: a reader holds an old snapshot open"
-            with _Transaction(self._db):
-                event = Event("store/wal", message, severity=2, value=size, threshold=WAL_LIMIT)
-                self._writer.event(self._db, event, self._attempt, time.time())
+        """Move the write-ahead log into the file and cut it, as far as readers let it.
+
+        Without waiting for them: a reader that holds a snapshot would hold up the writer for the whole busy time.
+        """
+        self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
+        size = self._wal_bytes()
+        if size <= WAL_LIMIT:
+            self._stuck = False
+        elif not self._stuck and self._attempt is not None:
+            self._stuck = True
+            message = f"{self._wal} has grown to {size:,} bytes: a reader holds an old snapshot open. Close it"
+            with Transaction(self._db):
+                self._event(Event("store/wal", message, severity=2, value=size, threshold=WAL_LIMIT))
+            self._warn(message)
+
+    @property
+    def _wal(self) -> Path:
+        return self.path.with_name(self.path.name + "-wal")
+
+    def _wal_bytes(self) -> int:
+        try:
+            return self._wal.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _event(self, event: Event) -> None:
+        self._writer.event(self._db, event, self._current(), time.time())
 
     def _current(self) -> int:
         assert self._attempt is not None, "open_attempt comes before anything is recorded"
@@ -262,54 +314,15 @@ class SQLiteStore:
             raise self._error
 
 
-class _Transaction:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._db.execute("COMMIT")
-        elif self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-
-
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the file a store of this version, or check that it is one."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if not empty and application != codes.APPLICATION_ID:
-        raise ValueError(f"{path} is an SQLite file, but not a store of a run; give another path")
-    if not empty and version != codes.SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} is a store of version {version}, and this is burnish with version {codes.SCHEMA_VERSION}; "
-            "continue the run with the burnish that started it"
-        )
-    db.execute(f"PRAGMA journal_mode = {journal_mode(path)}").fetchone()
-    db.execute("PRAGMA synchronous = NORMAL")
-    if empty:
-        with _Transaction(db):
-            for statement in _statements(Path(__file__).with_name("schema.sql").read_text()):
-                db.execute(statement)
-            db.executemany("INSERT INTO codes VALUES (?,?,?)", codes.code_rows())
-            kinds = [(h.what, h.name, h.scale, h.width) for h in codes.HISTOGRAMS]
-            db.executemany("INSERT INTO hist_kinds VALUES (?,?,?,?)", kinds)
-            db.execute(f"PRAGMA application_id = {codes.APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {codes.SCHEMA_VERSION}")
-
-
-def _statements(script: str) -> list[str]:
-    """The statements of a script, so that they run within a transaction (`executescript` commits first)."""
-    found, piece = [], ""
-    for line in script.splitlines(keepends=True):
-        piece += line
-        if sqlite3.complete_statement(piece):
-            found.append(piece)
-            piece = ""
-    return found
+def _prepare(db: sqlite3.Connection, path: Path, warn: Callable[[str], None]) -> None:
+    """Make the file a store of this version."""
+    version = version_of(db, path)
+    set_up(db, path, warn)
+    if version is None:
+        with Transaction(db):
+            create(db)
+    elif version < SCHEMA_VERSION:
+        warn(migrate(db, path, version))
 
 
 def _write_run(db: sqlite3.Connection, path: Path, run: Mapping[str, Any], raw_range: tuple[float, float]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from burnish.records import StepRecord
@@ -35,8 +36,20 @@ def unpacked(blob: bytes) -> str:
 
 
 def json_text(value: Any) -> str:
-    """JSON with sorted keys; what JSON cannot say is written as its `str`."""
-    return json.dumps(value, sort_keys=True, default=str)
+    """JSON with sorted keys. What JSON cannot say is written as its `str`, numbers that are not finite too: SQLite's
+    own functions refuse a text with a bare NaN in it."""
+    try:
+        return json.dumps(value, sort_keys=True, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), sort_keys=True, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def text_sha(token_ids: Any) -> int:

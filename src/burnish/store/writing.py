@@ -52,6 +52,8 @@ class Policy:
     raw_low: float
     raw_high: float
     token_bytes: TokenBytes | None
+    token_groups: int
+    """Groups of a step whose token arrays are kept, of all siblings."""
 
 
 class Writer:
@@ -68,19 +70,16 @@ class Writer:
         self._next_rollout = _next(db, "SELECT max(rollout_id) FROM rollouts")
 
     def step(self, db: sqlite3.Connection, step: StepRecord, attempt: int) -> None:
-        """Write a step with its rollups."""
+        """Write a step with its rollups. Parents first: a reference to a row that comes later would be checked twice,
+        the second time by a walk through all rows that might have waited for it."""
         table = columns(step)
-        whole = keep.whole_groups(step.judged, seed=self._policy.seed, step=step.step)
+        whole = keep.whole_groups(step.judged, seed=self._policy.seed, step=step.step, count=self._policy.token_groups)
         step_id, first = self._next_step, self._next_rollout
         raw = rollups.by_group(table.raw_B, table)
         raw_mean_P = np.array([values.mean() if len(values) else np.nan for values in raw])
         prompt_ids = [self._prompt(db, judged.group.prompt) for judged in step.judged]
-        self._groups(db, step, table, raw, whole, prompt_ids)
         kept_B = self._kept(step, table, whole)
-        flags = self._bodies(db, table, kept_B)
-        self._rollouts(db, step, table, prompt_ids, kept_B, flags)
-        self._score_parts(db, table)
-        self._tokens(db, table, kept_B)
+        bodies, flags = self._bodies(table, kept_B)
         row = (
             step_id, step.step, attempt, step.started, step.seconds, step.policy_version, step.num_updates,
             step.num_rounds, first, len(table.rollouts), int(table.length_B.sum()),
@@ -89,6 +88,11 @@ class Writer:
             rollups.strip(step.judged, raw_mean_P, self._policy.raw_low, self._policy.raw_high),
         )  # fmt: skip
         db.execute("INSERT INTO steps VALUES (?,?,?,1,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+        self._groups(db, step, table, raw, whole, prompt_ids)
+        self._rollouts(db, step, table, prompt_ids, kept_B, flags)
+        db.executemany("INSERT INTO bodies VALUES (?,?,?)", bodies)
+        self._score_parts(db, table)
+        self._tokens(db, table, kept_B)
         self._metrics(db, step_id, step.metrics)
         self._rollups(db, step_id, first, table, step.judged)
         db.execute(OF_ONE_STEP, (step_id,))
@@ -126,12 +130,14 @@ class Writer:
 
     def event(self, db: sqlite3.Connection, event: Event, attempt: int, t: float) -> None:
         data = None if event.data is None else text.json_text(event.data)
+        value, threshold = _number(event.value), _number(event.threshold)
         db.execute(
-            "INSERT INTO events(t, attempt, step, kind, severity, rule, value, threshold, message, advice, data) "
-            "VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO events(t, attempt, step, kind, severity, rule, value, threshold, message, advice, data, nan) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (
-                t, attempt, event.step, event.kind, event.severity, event.rule, event.value, event.threshold,
+                t, attempt, event.step, text.clean(event.kind)[0], event.severity, event.rule, value, threshold,
                 text.clean(event.message)[0], event.advice and text.clean(event.advice)[0], data,
+                any(v is not None and math.isnan(v) for v in (value, threshold)),
             ),
         )  # fmt: skip
 
@@ -176,8 +182,8 @@ class Writer:
                 kept[first + sibling] = codes.KEPT_BODY
         return kept
 
-    def _bodies(self, db: sqlite3.Connection, table: Columns, kept_B: Sequence[int]) -> list[int]:
-        """Write the bodies; return the flags of all rollouts, now with those of their text."""
+    def _bodies(self, table: Columns, kept_B: Sequence[int]) -> tuple[list[tuple[int, bytes, str | None]], list[int]]:
+        """Rows of the bodies that are kept, and the flags of all rollouts, now with those of their text."""
         flags = table.flags_B.tolist()
         rows: list[tuple[int, bytes, str | None]] = []
         for b, (rollout, kept) in enumerate(zip(table.rollouts, kept_B, strict=True)):
@@ -188,8 +194,7 @@ class Writer:
             flags[b] |= cleaned * codes.TEXT_CLEANED | (cut and kept > 0) * codes.MESSAGE_CUT
             if kept & codes.KEPT_BODY:
                 rows.append((self._next_rollout + b, text.packed(body), message[:MESSAGE_CHARACTERS] or None))
-        db.executemany("INSERT INTO bodies VALUES (?,?,?)", rows)
-        return flags
+        return rows, flags
 
     def _rollouts(
         self,
@@ -241,7 +246,7 @@ class Writer:
         db.executemany(
             "INSERT INTO score_parts VALUES (?,?,?)",
             [
-                (self._next_rollout + b, self._part(db, name), value)
+                (self._next_rollout + b, self._part(db, name), float(value))
                 for b, rollout in enumerate(table.rollouts)
                 for name, value in rollout.score.parts.items()
             ],
@@ -262,7 +267,7 @@ class Writer:
         rows: list[tuple[Any, ...]] = []
         for name, value in metrics.items():
             se = metrics.get(name.removesuffix("/mean") + "/se") if name.endswith("/mean") else None
-            rows.append((self._metric(db, name), step_id, value, se, math.isnan(value)))
+            rows.append((self._metric(db, name), step_id, float(value), _number(se), math.isnan(value)))
         db.executemany("INSERT INTO metrics VALUES (?,?,?,?,?)", rows)
 
     def _rollups(
@@ -303,14 +308,16 @@ class Writer:
         return self._prompts.setdefault(uid, db.execute(statement, row).lastrowid or 0)
 
     def _part(self, db: sqlite3.Connection, name: str) -> int:
+        weight, is_task = self._parts.get(name, (None, None))
+        name = text.clean(name)[0]
         found = self._part_ids.get(name)
         if found is None:
-            weight, is_task = self._parts.get(name, (None, None))
             statement = "INSERT INTO part_names(name, weight, is_task) VALUES (?,?,?)"
             found = self._part_ids[name] = db.execute(statement, (name, weight, is_task)).lastrowid or 0
         return found
 
     def _metric(self, db: sqlite3.Connection, name: str) -> int:
+        name = text.clean(name)[0]
         found = self._metric_ids.get(name)
         if found is None:
             known = metric_names.find(name)
@@ -352,6 +359,11 @@ def _slice(values_B: np.ndarray, table: Columns, p: int) -> np.ndarray:
 
 def _column(values: Floats) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
+
+
+def _number(value: float | None) -> float | None:
+    """As SQLite can hold it: an integer of 64 bits and more is too large for it, a float is not."""
+    return None if value is None else float(value)
 
 
 def _or_none(value: float) -> float | None:

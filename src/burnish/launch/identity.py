@@ -1,0 +1,50 @@
+"""What a run is, as its record states it: the same for every attempt, and for a record that has to be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from burnish import __version__
+from burnish.config import RunConfig, resolved
+
+PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
+
+
+def identity(config: RunConfig, data: str) -> dict[str, Any]:
+    """Keys and values of `store.sqlite.RUN_KEYS`; `data`: fingerprint of the training data.
+
+    The id is made of what a run cannot change on its way: neither a moved folder nor a setting that a later version
+    adds makes it another run.
+    """
+    fixed = [config.out, config.name, config.seed, config.objective.name]
+    return {
+        "run_id": f"{folder_of(config).name}-{sha256(fixed)[:12]}",
+        "name": config.name,
+        "objective": config.objective.name,
+        "config": resolved(config),
+        "data": data,
+        "packages": versions(),
+        "code": __version__,
+        "host": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def folder_of(config: RunConfig) -> Path:
+    """Where a run of this config begins; its folder may be moved later."""
+    return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed))).expanduser()
+
+
+def versions() -> dict[str, str]:
+    """Of this program, Python, and the packages that bits depend on."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"burnish": __version__, "python": platform.python_version()} | found
+
+
+def sha256(tree: Any) -> str:
+    """Of plain values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
