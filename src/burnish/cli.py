@@ -121,6 +121,10 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument("source", metavar="RUN_OR_CONFIG", help="a run folder, a config file or a preset")
     exported.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
 
+    store = command("store", _store, "mend the record of a run: bring it to this version, or make a lost one again")
+    store.add_argument("what", choices=("migrate", "rebuild"))
+    store.add_argument("folder", type=Path, metavar="RUN", help="the run folder")
+
     config = command("config", _config, "print a resolved configuration as YAML", words=words)
     config.add_argument("--keys", action="store_true", help="list every key with its default and meaning")
     config.add_argument("--presets", action="store_true", help="list the presets")
@@ -228,6 +232,13 @@ def _export(args: argparse.Namespace, _: list[str]) -> int:
     print(f"wrote {args.out}; start it there with: {start}")
     for line in unexpressed:
         print(f"not expressed: {line}", file=sys.stderr)
+    return 0
+
+
+def _store(args: argparse.Namespace, _: list[str]) -> int:
+    from burnish.launch.recover import migrate_record, rebuild_record
+
+    print(*([migrate_record(args.folder)] if args.what == "migrate" else rebuild_record(args.folder)), sep="\n")
     return 0
 
 

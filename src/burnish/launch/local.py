@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 import yaml
 
-from burnish import build, seeds
+from burnish import build, checkpoint, seeds
 from burnish.base.confidence import teach_confidence
 from burnish.confidence.setup import describe
 from burnish.confidence.tag import Tag
 from burnish.confidence.tokens import decision, decoder, encoder
 from burnish.config import Confidence, RunConfig
+from burnish.errors import ResumeError
 from burnish.evaluate import evaluate, table
 from burnish.launch.identity import folder_of
 from burnish.launch.session import Finished, Session
@@ -61,10 +62,15 @@ def resume(path: Path, swaps: build.Swaps = build.NOTHING, *, grace: float = GRA
     """Continue the run in `path` from its newest whole checkpoint, or from its start when it has none yet.
 
     Raises:
-        ResumeError: the folder's data is not what it was, or no checkpoint is whole.
+        ResumeError: the folder's data is not what it was, no checkpoint is whole, or the record is gone.
         Stopped: a signal came.
     """
     with Signals(grace) as signals, RunFolder.open_existing(path) as folder:
+        if checkpoint.steps_on_disk(folder.checkpoints_path) and not folder.store_path.exists():
+            raise ResumeError(
+                f"{folder.path} has checkpoints, and its record {folder.store_path.name} is gone. Put it back, or type "
+                f"`burnish store rebuild {path}` to make it again from metrics.jsonl, and then resume"
+            )
         config = validate(folder.read_config())
         _use_threads(config)
         with Session(config, folder, signals, swaps) as session:

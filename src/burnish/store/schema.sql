@@ -18,7 +18,7 @@ CREATE TABLE runs(run_id TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT 
 
 -- One row per start of the run. `beat` is the time of the last transaction: an attempt without `ended` whose beat is
 -- old was killed.
-CREATE TABLE attempts(attempt INTEGER PRIMARY KEY, started REAL NOT NULL, beat REAL NOT NULL, ended REAL,
+CREATE TABLE attempts(attempt INTEGER PRIMARY KEY, started REAL, beat REAL, ended REAL,
   from_step INTEGER NOT NULL, exit_code INTEGER, reason TEXT, config_diff TEXT, pid INTEGER, host TEXT);
 
 CREATE TABLE steps(step_id INTEGER PRIMARY KEY, step INTEGER NOT NULL, attempt INTEGER NOT NULL REFERENCES attempts,

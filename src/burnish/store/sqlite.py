@@ -102,13 +102,13 @@ class SQLiteStore:
                 opened.callback(self._db.close)
                 _prepare(self._db, path, warn)
                 with Transaction(self._db):
-                    _write_run(self._db, path, run, raw_range)
+                    write_run(self._db, path, run, raw_range, created=time.time())
                     self._writer = Writer(self._db, Policy(seed, *raw_range, token_bytes, token_groups), parts)
                 opened.pop_all()
         except (sqlite3.Error, OSError) as error:
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(f"cannot open the store {path}: {error}") from error
+            raise StorageError(f"cannot open the store {path}: {error}{_advice(error, path)}") from error
         self._thread = threading.Thread(target=self._work, name="burnish-store", daemon=True)
         self._thread.start()
 
@@ -227,7 +227,8 @@ class SQLiteStore:
             try:
                 job(db)
             except Exception as error:
-                raise StorageError(f"cannot write {what} to the store {self.path}: {error}") from error
+                said = f"cannot write {what} to the store {self.path}: {error}{_advice(error, self.path)}"
+                raise StorageError(said) from error
 
         self._jobs.put(named)
 
@@ -314,6 +315,14 @@ class SQLiteStore:
             raise self._error
 
 
+def _advice(error: BaseException, path: Path) -> str:
+    """What to type when the file is damaged."""
+    damaged = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(damaged):
+        return f". It is damaged: type `burnish store rebuild {path.parent}`"
+    return ""
+
+
 def _prepare(db: sqlite3.Connection, path: Path, warn: Callable[[str], None]) -> None:
     """Make the file a store of this version."""
     version = version_of(db, path)
@@ -325,7 +334,10 @@ def _prepare(db: sqlite3.Connection, path: Path, warn: Callable[[str], None]) ->
         warn(migrate(db, path, version))
 
 
-def _write_run(db: sqlite3.Connection, path: Path, run: Mapping[str, Any], raw_range: tuple[float, float]) -> None:
+def write_run(
+    db: sqlite3.Connection, path: Path, run: Mapping[str, Any], raw_range: tuple[float, float], *, created: float
+) -> None:
+    """Write what the run is, or check that the record is of this one. Within a transaction."""
     if sorted(run) != sorted(RUN_KEYS):
         raise ValueError(f"`run` has the keys {sorted(run)}; it needs {sorted(RUN_KEYS)}")
     if not raw_range[0] < raw_range[1]:
@@ -339,7 +351,7 @@ def _write_run(db: sqlite3.Connection, path: Path, run: Mapping[str, Any], raw_r
         db.execute(
             "INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (
-                values["run_id"], values["name"], time.time(), values["objective"], values["config"], config_sha,
+                values["run_id"], values["name"], created, values["objective"], values["config"], config_sha,
                 values["data"], values["packages"], values["code"], values["host"], *raw_range,
             ),
         )  # fmt: skip

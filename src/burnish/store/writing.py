@@ -100,6 +100,14 @@ class Writer:
         self._next_group += len(step.judged)
         self._next_rollout += len(table.rollouts)
 
+    def bare_step(self, db: sqlite3.Connection, step: int, metrics: Metrics, attempt: int) -> None:
+        """Write a step of which the metrics are all that is known."""
+        seconds = metrics.get("time/step")
+        row = (self._next_step, step, attempt, seconds, metrics.get("rounds"))
+        db.execute("INSERT INTO steps(step_id, step, attempt, seconds, n_rounds) VALUES (?,?,?,?,?)", row)
+        self._metrics(db, self._next_step, metrics)
+        self._next_step += 1
+
     def evaluation(self, db: sqlite3.Connection, evaluation: Evaluation, attempt: int) -> None:
         prompts = [item.prompt for item in evaluation.items]
         sha = text.suite_sha(prompts)
@@ -113,7 +121,7 @@ class Writer:
         db.executemany(
             "INSERT INTO evals VALUES (?,?,?,?,?,?,?)",
             [
-                (eval_id, metric, _k(metric), *values, any(map(math.isnan, values)))
+                (eval_id, metric, completions_of(metric), *values, any(map(math.isnan, values)))
                 for metric, values in evaluation.values.items()
             ],
         )
@@ -393,7 +401,7 @@ def _trace_blobs(trace: TokenTrace | None) -> tuple[Any, ...]:
     )
 
 
-def _k(metric: str) -> int:
+def completions_of(metric: str) -> int:
     """Completions per prompt that a metric is about: 4 for `pass@4`, 1 for `greedy`."""
     found = re.search(r"@(\d+)$", metric)
     return int(found[1]) if found else 1
