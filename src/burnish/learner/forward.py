@@ -14,6 +14,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +31,19 @@ from burnish.types import Completion, Group, Prompt, Rollout, Score
 PROBE = (((1, 2, 3), ((4, 5, 6, 7, 8), (9, 10))), ((11, 12), ((13, 14, 15, 16),)))
 """(prompt, completions) of each group; token ids, to be taken modulo the vocabulary."""
 PACKABLE_LAYERS = {"full_attention", "sliding_attention"}
+
+
+@dataclass(slots=True)
+class Work:
+    """What forward passes have cost so far, in counts that no clock disturbs. Backward passes go the same way back."""
+
+    passes: int = 0
+    tokens: int = 0
+    """Through the decoder: each prompt once per piece, and completions without their last tokens."""
+    padding: int = 0
+    """Positions that went through the decoder to fill up shorter rows; 0 where the model packs."""
+    head_rows: int = 0
+    """Rows through the output head: completion tokens and nothing else."""
 
 
 class PolicyForward:
@@ -51,7 +65,9 @@ class PolicyForward:
         self.bf16 = False
         self._decoder: nn.Module = model.get_decoder()
         self._checkpointed: list[nn.Module] = []
+        self.work = Work()
         self.packs = _understands(self)
+        self.work = Work()  # the probe is none
         self.bf16 = bf16
         if gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -83,6 +99,8 @@ class PolicyForward:
         """
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             hidden_ND = self.packed(lay_out(batch).to(self.device)) if self.packs else self._padded(batch)
+        self.work.passes += 1
+        self.work.head_rows += len(hidden_ND)
         logprobs_N, entropy_N, tracked_NJ = token_logprobs(
             hidden_ND, batch.tokens_N.to(self.device), self._head(), tracked_ids=tracked_ids
         )
@@ -99,6 +117,7 @@ class PolicyForward:
 
     def packed(self, layout: Layout) -> Tensor:
         """Hidden states that predict each completion token, [N, D]."""
+        self.work.tokens += len(layout.tokens_L)
         hidden_LD = self._decoder(
             input_ids=layout.tokens_L[None], position_ids=layout.position_L[None], use_cache=False, packed=layout
         ).last_hidden_state.squeeze(0)
@@ -109,6 +128,8 @@ class PolicyForward:
         sizes_B = torch.tensor([len(row) for row in rows])
         input_ids_BT = nn.utils.rnn.pad_sequence(rows, batch_first=True)
         position_BT = torch.arange(input_ids_BT.shape[1]).expand_as(input_ids_BT)
+        self.work.tokens += int(sizes_B.sum())
+        self.work.padding += input_ids_BT.numel() - int(sizes_B.sum())
         hidden_BTD = self._decoder(
             input_ids=input_ids_BT.to(self.device),
             attention_mask=(position_BT < sizes_B[:, None]).long().to(self.device),

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from burnish.batch import Batch, Prepared
 from burnish.learner import state
-from burnish.learner.forward import PolicyForward
+from burnish.learner.forward import PolicyForward, Work
 from burnish.learner.packing import cut
 from burnish.learner.schedule import Schedule
 from burnish.protocols import Pass, Publication
@@ -109,6 +109,11 @@ class LocalLearner:
             eps=eps,
             fused=model.device.type in ("cpu", "cuda"),
         )
+
+    @property
+    def work(self) -> Work:
+        """Of the policy's forward passes so far."""
+        return self._policy.work
 
     def forward_backward(self, prepared: Prepared) -> Pass:
         """Add the gradient of the objective's loss over the whole mini-batch to what `step` will apply.

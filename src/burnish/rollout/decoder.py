@@ -15,6 +15,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,25 @@ from burnish.rollout.kv_cache import ATTENTION, RowCache, row_mask
 
 PREFILL_TOKENS = 16384
 """Prompt tokens, padding included, of one prefill pass."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What decoding has cost so far, in counts that no clock and no neighbour disturbs."""
+
+    prefill_tokens: int = 0
+    """Prompt tokens read. A prompt is read once, whatever the number of its completions."""
+    prefill_padding: int = 0
+    """Tokens that fill up prompts which are read together."""
+    steps: int = 0
+    """Passes of one token per row."""
+    rows: int = 0
+    """Tokens fed in those, one per row."""
+    idle_rows: int = 0
+    """Of those, by rows whose completion had ended."""
+    moved_rows: int = 0
+    """Rows copied into gaps, keys and values of all their tokens."""
+
 
 _WINDOWED = "sliding_attention"
 _LAYER_TYPES = {"full_attention", _WINDOWED}
@@ -75,8 +95,13 @@ def position_limit(config: Any) -> int | None:
 class ModuleDecoder:
     """Decodes with the model's own forward pass. Use inside `borrowed(model)`."""
 
-    def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int, work: Work | None = None) -> None:
+        """
+        Args:
+            work: counts the prompts that are read, and the rows that are moved.
+        """
         self._model = model
+        self._work = work if work is not None else Work()
         self._cache = RowCache(num_rows, max_length=max_length, device=model.device)
         self._windows = windows(model.config.get_text_config())
 
@@ -90,6 +115,9 @@ class ModuleDecoder:
         for start, stop in _pieces([len(prompt) - 1 for prompt in prompts]):
             piece = prompts[start:stop]
             longest = max(len(prompt) for prompt in piece) - 1
+            tokens = sum(len(prompt) - 1 for prompt in piece)
+            self._work.prefill_tokens += tokens
+            self._work.prefill_padding += longest * len(piece) - tokens
             if longest > 0:
                 tokens_PS = torch.zeros((len(piece), longest), dtype=torch.int64)
                 for p, prompt in enumerate(piece):
@@ -122,6 +150,7 @@ class ModuleDecoder:
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy what the rows `source` have read over the rows `target`."""
+        self._work.moved_rows += len(source)
         self._cache.move(source, target, length)
 
 

@@ -23,7 +23,7 @@ from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
-from burnish.rollout.decoder import ModuleDecoder, windows
+from burnish.rollout.decoder import ModuleDecoder, Work, windows
 from burnish.rollout.kv_cache import row_mask
 
 FUSED_BYTES = 1 << 28
@@ -87,8 +87,8 @@ class _Layer:
 class LlamaDecoder(ModuleDecoder):
     """Decodes a model that `matches`. The weights are read when the decoder is made."""
 
-    def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int) -> None:
-        super().__init__(model, num_rows=num_rows, max_length=max_length)
+    def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int, work: Work | None = None) -> None:
+        super().__init__(model, num_rows=num_rows, max_length=max_length, work=work)
         base: Any = model.base_model
         config = model.config
         attention = base.layers[0].self_attn

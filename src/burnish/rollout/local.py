@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from burnish.protocols import PromptEncoder, Publication
-from burnish.rollout.decoder import ModuleDecoder, borrowed, position_limit, require_supported
+from burnish.rollout.decoder import ModuleDecoder, Work, borrowed, position_limit, require_supported
 from burnish.rollout.llama_family import LlamaDecoder, matches
 from burnish.rollout.sampling import draw, uniforms
 from burnish.types import Completion, Request, Sampling
@@ -82,6 +82,8 @@ class LocalEngine:
         self._eos_ids = frozenset(eos_ids)
         self._slots = slots
         self._progress = progress
+        self.work = Work()
+        """Of all calls so far."""
         self._model: PreTrainedModel | None = None
         self._decoder: type[ModuleDecoder] = ModuleDecoder
         self._version = -1
@@ -121,8 +123,10 @@ class LocalEngine:
         tickets = _tickets(requests, prompts, self._slots)
         slots = min(self._slots, sum(len(request.seeds) for request in requests))
         max_length = max(map(len, prompts), default=0) + sampling.max_new_tokens
-        decoder = self._decoder(model, num_rows=slots, max_length=max_length)
-        rows = _Rows(decoder, slots, sampling, max_length=max_length, eos_ids=self._eos_ids, device=model.device)
+        decoder = self._decoder(model, num_rows=slots, max_length=max_length, work=self.work)
+        rows = _Rows(
+            decoder, slots, sampling, max_length=max_length, eos_ids=self._eos_ids, device=model.device, work=self.work
+        )
         found: list[dict[int, Completion]] = [{} for _ in requests]
         num_finished = 0
         while tickets or rows.count:
@@ -185,8 +189,10 @@ class _Rows:
         max_length: int,
         eos_ids: Set[int],
         device: torch.device,
+        work: Work,
     ) -> None:
         self.count = 0
+        self._work = work
         self._slots = slots
         self._sampling = sampling
         self._max_length = max_length
@@ -243,6 +249,9 @@ class _Rows:
             if step % _AHEAD == 0:
                 steps = self._length[:count, None] + self._indices.new_tensor(range(_AHEAD))
                 ahead = uniforms(self._seed[:count, None], steps)
+            self._work.steps += 1
+            self._work.rows += count
+            self._work.idle_rows += num_ended
             num_ended = self._step(ahead[:, step % _AHEAD])
             step += 1
         return self._take_ended()
