@@ -4,7 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: train test check reliability bench clean
+BENCH := .venv-bench
+VLLM := .venv-bench-vllm
+
+.PHONY: train test check reliability bench bench-step bench-reliability clean
 
 test check reliability: export OMP_NUM_THREADS = 1  # two test processes on two cores
 
@@ -24,8 +27,14 @@ check: $(STAMP)  ## the inner loop: lint, types, import contracts, quick tests
 reliability: $(STAMP)  ## everything that may go wrong, as often as promised: about half an hour
 	$(BIN)/pytest -n 2 --dist worksteal -m reliability --long --table runs/reliability.md
 
-bench: $(STAMP)
+bench: $(STAMP) $(BENCH)/.installed $(VLLM)/.tried  ## whole steps against TRL, rollouts against vLLM
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-step: $(STAMP)  ## each part of a step against the plain way, without a peer
 	$(BIN)/python -m benchmarks.step $(ARGS)
+
+bench-reliability: $(STAMP) $(BENCH)/.installed  ## the same faults here and in TRL
+	$(BIN)/python -m benchmarks.peer_reliability $(ARGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -33,5 +42,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@
 
+$(BENCH)/.installed: benchmarks/requirements-trl.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-trl.txt
+	touch $@
+
+# vLLM is tried once, for a quarter of an hour at most; without it the benchmark leaves it out. What it needs of
+# torchvision is nothing, and what PyPI has of it does not load beside torch for CPUs.
+$(VLLM)/.tried: benchmarks/requirements-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	timeout 900 $(VLLM)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-vllm.txt \
+		&& $(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec \
+		&& $(VLLM)/bin/python -c "import vllm" || { echo "vLLM: not installed"; rm -rf $(VLLM)/bin; }
+	touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv $(BENCH) $(VLLM) runs

@@ -1,10 +1,10 @@
-"""One step, timed part by part against the plain way (`reference.py`), in turn, in one process.
+"""One step, timed part by part against the plain way (`reference.py`), in turn, in one process. Needs no peer.
 
-    make bench                                   the tiny model, one thread, five pairs
+    make bench-step                              the tiny model, one thread, five pairs
     .venv/bin/python -m benchmarks.step --pairs 3 --threads 2
 
-The model has random weights; its chance to end is built into the weights, so that both sides see completions of the
-same lengths. Figures are medians of CPU seconds over pairs, and the ratio of each pair's plain time to ours.
+The model is `models.py`'s, so both sides see completions of the same lengths. Figures are medians of CPU seconds over
+pairs, and the ratio of each pair's plain time to ours.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from array import array
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks import reference
+from benchmarks import models, reference
 from burnish.batch import collate
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
@@ -27,40 +26,12 @@ from burnish.protocols import Publication
 from burnish.rollout.local import LocalEngine
 from burnish.types import Completion, Group, Prompt, Request, Rollout, Sampling, Score
 
-VOCABULARY, EOS = 100, 1
-END_CHANCE = 0.025
-
 
 class Numbers:
     """A tokenizer of numbers: enough for an engine that shows no text."""
 
     def decode(self, ids: Sequence[int], **options: bool) -> str:
         return " ".join(map(str, ids))
-
-
-def tiny_model() -> Qwen2ForCausalLM:
-    """4 layers of 128, 0.8 M parameters, untied. One constant direction of the residual stream sets the end's logit."""
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=VOCABULARY, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=False, eos_token_id=EOS,
-        )
-    ).eval()  # fmt: skip
-    with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 4.0
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight[0] = 0.0
-            layer.mlp.down_proj.weight[0] = 0.0
-        head = model.lm_head.weight
-        head[:, 0] = 0.0
-        probe = model(torch.randint(2, VOCABULARY, (8, 64))).logits
-        others = torch.logsumexp(probe[..., torch.arange(VOCABULARY) != EOS], -1).mean()
-        direction = model.model(torch.randint(2, VOCABULARY, (8, 64))).last_hidden_state[..., 0].mean()
-        head[EOS] = 0.0
-        head[EOS, 0] = (others + torch.logit(torch.tensor(END_CHANCE))) / direction
-    model.generation_config.eos_token_id = EOS
-    return model
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
@@ -83,13 +54,9 @@ def main() -> None:
 
 def bench(pairs: int, num_prompts: int, group_size: int, max_new_tokens: int) -> dict[str, float]:
     """Print the table; returns the median ratio of each part."""
-    model = tiny_model()
-    draw = torch.Generator().manual_seed(1)
-    prompts = [
-        torch.randint(2, VOCABULARY, (int(torch.randint(16, 49, (1,), generator=draw)),), generator=draw).tolist()
-        for _ in range(num_prompts)
-    ]
-    engine = LocalEngine(Numbers(), lambda prompt: array("i", prompt.meta["ids"]), eos_ids={EOS}, slots=512)
+    model = models.build("tiny")
+    prompts = models.prompts(models.SHAPES["tiny"].vocabulary, num_prompts)
+    engine = LocalEngine(Numbers(), lambda prompt: array("i", prompt.meta["ids"]), eos_ids={models.EOS}, slots=512)
     engine.load(Publication(0, model))
     objective = clipped_objective(
         advantage="standardized", reduction="token_mean", clip_low=0.2, clip_high=0.28, dual_clip=None,
