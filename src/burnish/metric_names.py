@@ -179,6 +179,13 @@ def _rows() -> tuple[MetricName, ...]:
             "0",
             better="down",
         ),
+        row(
+            "rollouts/restarts",
+            "processes",
+            "grading processes that were replaced since the step before: killed at a deadline, grown too large, died",
+            "0",
+            better="down",
+        ),
         row("tokens/generated", "tokens", "completion tokens of all generated rollouts", ""),
         row("tokens/trained", "tokens", "tokens that trained, counted once per update", ""),
         # -- groups

@@ -75,6 +75,8 @@ class Run:
     """Called within a step: what is under way, how much is done, of how much."""
     droppable: Callable[[], AbstractContextManager[None]] = nullcontext
     """Open around generation: until its first update a step can be dropped, and made again as it was."""
+    report: Callable[[], Metrics] = dict
+    """What else came to light since it was last called, for the metrics of the step."""
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
 
@@ -95,7 +97,7 @@ def train(run: Run) -> None:
         with run.clock("publish"):
             run.engine.load(run.learner.publish(run.progress.step))
         metrics = rollup(judged) | run.prompts.report() | updates.metrics() | run.clock.lap()
-        metrics["updates"] = float(run.progress.updates)
+        metrics |= run.report() | {"updates": float(run.progress.updates)}
         metrics |= throughput(metrics)
         with run.clock("record"):
             run.store.record(_record(run, started, judged, updates, metrics))

@@ -58,7 +58,7 @@ def disagreement(model: Path | str, prompts: Sequence[Prompt], *words: str) -> t
     run = build.make_run(config, parts, prompts, ListStore())
     batch = collate(groups_of(parts, prompts, run.plan.sampling))
     learner_N = run.learner.logprobs(batch)
-    parts.close()
+    parts.upkeep.close()
     return (learner_N - batch.old_logprobs_N).abs().max().item(), batch
 
 
@@ -100,7 +100,7 @@ def test_the_measure_would_see_a_wrong_temperature() -> None:
     run = build.make_run(config, parts, prompts, ListStore())
     batch = collate(groups_of(parts, prompts, replace(run.plan.sampling, temperature=1.0)))
     assert (run.learner.logprobs(batch) - batch.old_logprobs_N).abs().max() > 0.1
-    parts.close()
+    parts.upkeep.close()
 
 
 def test_the_learner_agrees_with_transformers_on_what_the_engine_sampled() -> None:
@@ -108,7 +108,7 @@ def test_the_learner_agrees_with_transformers_on_what_the_engine_sampled() -> No
     config = load_config(["model.path=embedded", "sampling.temperature=0.7", "train.threads=1"])
     parts = build.assemble(config)
     groups = groups_of(parts, tasks.task("add23").sample(4, "train"), Sampling(temperature=0.7, max_new_tokens=64))
-    parts.close()
+    parts.upkeep.close()
     for rollout in (rollout for group in groups for rollout in group.rollouts):
         completion = rollout.completion
         assert plain_logprobs(parts.model, completion, 0.7) == pytest.approx(

@@ -72,7 +72,7 @@ def test_a_plugin_that_fails_now_and_then_is_left_out_of_its_groups_if_told_so(
         "def compute_score(solution_str, ground_truth):\n"
         "    return float('nan') if solution_str.endswith('7') else float(ground_truth in solution_str)"
     )
-    ended = burnish("train", *words, "reward.on_fault=drop")
+    ended = burnish("train", *words, "reward.on_fault=drop", "reward.max_fault_rate=1")
     assert ended.code == 0, ended.err
     db = sqlite3.connect(tmp_path / "run/run.sqlite")
     faults = db.execute("SELECT count(*), count(total), count(raw) FROM rollouts_v WHERE status = 'invalid'").fetchone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -57,8 +58,50 @@ def chatter() -> str:
     return "said"
 
 
+def print_(text: str) -> None:
+    print(text)
+
+
 def read_input() -> str:
     return sys.stdin.read()
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def kill_me() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def killed_until(path: str, kills: int) -> int:
+    """Gets its process killed the first times; how often, is in a file."""
+    count = len(Path(path).read_text()) if Path(path).exists() else 0
+    if count < kills:
+        Path(path).write_text("x" * (count + 1))
+        kill_me()
+    return count
+
+
+_KEPT: list[object] = []
+
+
+def keep(mebibytes: int) -> None:
+    _KEPT.append(bytearray(b"x") * (mebibytes << 20))
+    time.sleep(0.1)
+
+
+def remember(value: int) -> None:
+    _KEPT.append(value)
+
+
+def recall() -> object:
+    return _KEPT[-1]
+
+
+def length(text: str) -> int:
+    return len(text)
 
 
 def loaded() -> list[str]:
@@ -66,5 +109,9 @@ def loaded() -> list[str]:
 
 
 JOBS: dict[str, Any] = {
-    job.__name__: job for job in (double, hang, hang_in_c, sleep, bloat, die, leave, fail, chatter, read_input, loaded)
+    job.__name__: job
+    for job in (
+        *(double, hang, hang_in_c, sleep, bloat, die, leave, fail, chatter, read_input, loaded, nap, kill_me),
+        *(killed_until, keep, remember, recall, length, print_),
+    )
 }

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from burnish.rewards.equivalence import judge
 from burnish.rewards.limits import refusal
 from burnish.rewards.plain import plain
 from burnish.rewards.verify import Verifier
-from burnish.rewards.worker import Worker
+from burnish.rewards.worker import Reply, Worker
 from tests.unit.hostile_answers import COSTLY, FOOLING, payloads
 
 SECONDS = 1.0
@@ -35,7 +35,7 @@ class NoWorker(Worker):
 
     def __init__(self) -> None: ...
 
-    def call(self, job: str, /, **args: object) -> None:  # type: ignore[override]
+    def call_all(self, job: str, /, args: Sequence[Mapping[str, object]], **_: object) -> list[Reply]:
         raise AssertionError(f"{job} called with {args}")
 
 
@@ -158,7 +158,7 @@ def test_siblings_with_the_same_answer_ask_the_algebra_system_once() -> None:
         verify.close()
         second = verify("so \\boxed{(x-1)(x+1)}", "x^2-1")
         assert (first.status, second.status) == ("ok", "ok")
-        assert verify._worker.pid is None
+        assert verify._worker.pids == []
 
 
 @pytest.mark.parametrize(

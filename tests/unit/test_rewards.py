@@ -98,7 +98,7 @@ def test_a_completion_that_was_cut_loses_the_weight_of_that_part() -> None:
 
 def test_a_fault_in_one_part_leaves_the_whole_score_without_a_number() -> None:
     slow = Answer("boxed", right=1.0, wrong=-1.0, seconds=0.5)
-    reward = PartsReward([Part("answer", slow, close=slow.close), Part("format", Format("boxed"))])
+    reward = PartsReward([Part("answer", slow, upkeep=slow), Part("format", Format("boxed"))])
     (score,) = reward(Prompt(id="p", answer="1"), [completion("\\boxed{(x+y+z+w+1)^{600}}")])
     reward.close()
     assert (score.status, score.total, score.raw, score.parts) == ("timeout", None, None, {})

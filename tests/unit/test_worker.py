@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from burnish.rewards.worker import Worker
+from burnish.rewards.worker import StartError, Worker
 
 JOBS = "tests.unit.grading_jobs"
 SECONDS = 0.5
@@ -47,12 +47,12 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def test_no_process_exists_before_the_first_job() -> None:
-    assert Worker(JOBS, seconds=SECONDS).pid is None
+    assert Worker(JOBS, seconds=SECONDS).pids == []
 
 
 @pytest.mark.parametrize("job", ["hang", "hang_in_c"])
 def test_a_hanging_job_ends_at_its_deadline_and_the_next_job_is_right(worker: Worker, job: str) -> None:
-    hung = worker.pid
+    hung = worker.pids[0]
     started = time.monotonic()
     reply = worker.call(job)
     elapsed = time.monotonic() - started
@@ -92,18 +92,17 @@ def test_the_death_of_the_process_is_an_error_and_the_next_job_is_right(
 
 
 def test_a_process_killed_from_outside_between_jobs_is_replaced(worker: Worker) -> None:
-    assert worker.pid is not None
-    killed = worker.pid
+    killed = worker.pids[0]
     os.kill(killed, signal.SIGKILL)
     assert eventually(lambda: not is_running(killed), seconds=SLACK)
     assert worker.call("double", number=3).value == 6
 
 
 def test_an_exception_is_an_error_with_its_words_and_the_process_lives_on(worker: Worker) -> None:
-    before = worker.pid
+    before = worker.pids[0]
     reply = worker.call("fail")
     assert (reply.status, reply.message) == ("error", "LookupError: no such thing")
-    assert worker.pid == before
+    assert worker.pids[0] == before
 
 
 def test_only_listed_jobs_run(worker: Worker) -> None:
@@ -138,14 +137,100 @@ def test_calls_from_many_threads_get_their_own_replies(worker: Worker) -> None:
     assert replies == {number: 2 * number for number in range(16)}
 
 
+def test_jobs_spread_over_processes_come_back_in_their_order() -> None:
+    alone, together = Worker(JOBS, seconds=60.0), Worker(JOBS, seconds=60.0, size=3)
+    with alone, together:
+        numbers = [{"number": n} for n in range(40)]
+        assert together.call_all("double", numbers) != []
+        replies = [[r.value for r in worker.call_all("double", numbers)] for worker in (alone, together)]
+        assert replies[0] == replies[1] == [2 * n for n in range(40)]
+        assert (len(alone.pids), len(together.pids)) == (1, 3)
+
+
+def test_one_job_starts_one_process_though_more_are_allowed() -> None:
+    with Worker(JOBS, seconds=60.0, size=3) as worker:
+        assert worker.call("double", number=1).value == 2
+        assert len(worker.pids) == 1
+
+
+def test_a_job_that_hangs_holds_up_only_its_own_process() -> None:
+    with Worker(JOBS, seconds=3.0, size=2) as worker:
+        worker.call_all("double", [{"number": 1}] * 2)
+        replies = worker.call_all("nap", [{"seconds": 600.0}, *[{"seconds": 0.0}] * 5])
+        assert [r.status for r in replies] == ["timeout", *["done"] * 5]
+        assert worker.restarts == 1
+
+
+def test_a_job_whose_process_was_killed_from_outside_is_run_again(tmp_path: Path) -> None:
+    with Worker(JOBS, seconds=60.0) as worker:
+        reply = worker.call("killed_until", path=str(tmp_path / "kills"), kills=3)
+        assert (reply.status, reply.value) == ("done", 3)
+        assert worker.restarts == 3
+
+
+def test_a_job_that_always_gets_its_process_killed_is_given_up() -> None:
+    with Worker(JOBS, seconds=60.0) as worker:
+        reply = worker.call("kill_me")
+        assert (reply.status, reply.message) == ("error", "the grading process died: killed by SIGKILL")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is watched on Linux")
+def test_what_earlier_jobs_left_in_memory_is_no_fault_of_the_next() -> None:
+    with Worker(JOBS, seconds=60.0, memory=200 << 20) as worker:
+        replies = [worker.call("keep", mebibytes=60) for _ in range(8)]
+        assert [r.status for r in replies] == ["done"] * 8
+        assert worker.restarts > 0
+
+
+def test_a_job_larger_than_a_pipe_to_a_process_that_does_not_read_meets_its_deadline(worker: Worker) -> None:
+    os.kill(worker.pids[0], signal.SIGSTOP)
+    assert worker.call("length", text="x" * (1 << 22)).status == "timeout"
+    with Worker(JOBS, seconds=60.0) as patient:
+        assert patient.call("length", text="x" * (1 << 22)).value == 1 << 22
+
+
+def test_a_fork_has_a_process_of_its_own_and_leaves_its_parents_alone(worker: Worker) -> None:
+    pid = os.fork()
+    if pid == 0:
+        right = worker.call("double", number=5).value == 10
+        worker.close()
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert is_running(worker.pids[0])
+    assert worker.call("double", number=6).value == 12
+
+
+def test_what_jobs_print_does_not_pile_up(worker: Worker) -> None:
+    for _ in range(5):
+        worker.call("print_", text="x" * (1 << 20))
+    (child,) = worker._children
+    assert os.fstat(child._log.fileno()).st_size <= 1 << 20
+
+
+def test_a_set_up_process_runs_its_setup_before_any_job() -> None:
+    given = iter(range(1, 100))
+    with Worker(JOBS, seconds=SECONDS, setup=lambda: ("remember", {"value": next(given)})) as worker:
+        assert worker.call("recall").value == 1
+        assert worker.call("hang").status == "timeout"
+        assert worker.call("recall").value == 2
+
+
+def test_a_setup_that_fails_says_why() -> None:
+    with (
+        Worker(JOBS, seconds=SECONDS, setup=lambda: ("fail", {})) as worker,
+        pytest.raises(StartError, match="no such thing"),
+    ):
+        worker.call("recall")
+
+
 def test_a_process_started_in_a_thread_outlives_the_thread() -> None:
     with Worker(JOBS, seconds=10.0) as worker:
         thread = threading.Thread(target=worker.call, args=("double",), kwargs={"number": 1})
         thread.start()
         thread.join()
-        pid = worker.pid
+        pid = worker.pids[0]
         assert worker.call("double", number=5).value == 10
-        assert worker.pid == pid
+        assert worker.pids[0] == pid
 
 
 def test_an_interrupt_passes_through_and_the_next_job_gets_its_own_reply(tmp_path: Path) -> None:
@@ -166,10 +251,10 @@ def test_an_interrupt_passes_through_and_the_next_job_gets_its_own_reply(tmp_pat
 
 
 def test_closing_leaves_no_process_and_no_zombie(worker: Worker) -> None:
-    pid = worker.pid
+    pid = worker.pids[0]
     assert pid is not None
     worker.close()
-    assert worker.pid is None
+    assert worker.pids == []
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -192,7 +277,7 @@ def test_a_worker_that_nobody_closed_ends_with_its_interpreter() -> None:
 from burnish.rewards.worker import Worker
 worker = Worker({JOBS!r}, seconds=60.0)
 worker.call("double", number=1)
-print(worker.pid)
+print(worker.pids[0])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -208,7 +293,7 @@ import threading, time
 from burnish.rewards.worker import Worker
 worker = Worker({JOBS!r}, seconds={seconds})
 worker.call("double", number=1)
-print(worker.pid, flush=True)
+print(worker.pids[0], flush=True)
 worker.call("hang") if {busy} else time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:

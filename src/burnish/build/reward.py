@@ -49,7 +49,7 @@ def make_reward(config: RunConfig) -> PartsReward:
     parts: list[Part] = []
     if reward.style != "none":
         answer = Answer(reward.style, right=reward.right, wrong=reward.wrong, seconds=reward.timeout)
-        parts.append(Part("answer", answer, _weight(reward.weight), close=answer.close))
+        parts.append(Part("answer", answer, _weight(reward.weight), upkeep=answer))
     if reward.format is not None:
         parts.append(Part("format", Format(reward.format.pattern), _weight(reward.format.weight)))
     parts += [_part(name, part, config) for name, part in reward.parts.items()]
@@ -94,7 +94,7 @@ def _part(name: str, part: PartConfig, config: RunConfig) -> Part:
             plugin = Plugin(
                 part.function, args=part.args, entries=tuple(entries), seconds=timeout, isolated=part.isolated
             )
-            return Part(name, plugin, weight, entries, close=plugin.close, note=str(plugin))
+            return Part(name, plugin, weight, entries, upkeep=plugin, note=str(plugin))
         case GoodAccuracyPart():
             graded = GoodAccuracy(
                 ngram_size=part.ngram_size,
@@ -102,7 +102,7 @@ def _part(name: str, part: PartConfig, config: RunConfig) -> Part:
                 penalty_scale_factor=part.penalty_scale_factor,
                 seconds=timeout,
             )
-            return Part(name, graded, weight, close=graded.close)
+            return Part(name, graded, weight, upkeep=graded)
         case RepetitionPart():
             return Part(name, Repetition(ngram_size=part.ngram_size, unit=part.unit), weight)
         case LengthPart():

@@ -25,7 +25,6 @@ from burnish.build.reward import make_reward, shaped
 from burnish.confidence.setup import Setup, require_targets, set_up
 from burnish.confidence.tag import Tag
 from burnish.config import RunConfig, resolved
-from burnish.errors import TrainingError
 from burnish.learner.forward import PolicyForward
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
@@ -39,11 +38,13 @@ from burnish.prompts.history import HistorySampler
 from burnish.prompts.packed import fingerprint
 from burnish.prompts.sampler import ShuffledSampler
 from burnish.protocols import PromptSampler, Reward, RolloutEngine, Sink, Statements, Store
+from burnish.rewards.faults import Judged
+from burnish.rewards.upkeep import NO_UPKEEP, Upkeep
 from burnish.rollout.decoder import position_limit
 from burnish.rollout.local import LocalEngine
 from burnish.run_folder import RunFolder
 from burnish.train import Plan, Run
-from burnish.types import FAULTS, Completion, Prompt, Sampling, Score
+from burnish.types import Prompt, Sampling
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class Parts:
     encode: ChatEncoder
     engine: RolloutEngine
     reward: Reward
-    close: Callable[[], None]
-    """Ends the processes that the parts started."""
+    upkeep: Upkeep
+    """Of the reward. Its `close` ends the processes that were started."""
     notes: tuple[str, ...]
     """What a person should know before they are used: which code of others is trusted."""
     swaps: Swaps
@@ -103,36 +104,20 @@ def assemble(config: RunConfig, swaps: Swaps = NOTHING, *, progress: Callable[[i
         generation_eos=generation.eos_token_id if generation else None,
     )
     engine = LocalEngine(tokenizer, encode, eos_ids=eos_ids, slots=config.sampling.slots, progress=progress)
-    reward, close, notes = _graded(config, swaps)
-    reward = reward if config.reward.on_fault == "drop" else _FailOnFault(reward)
-    parts = Parts(model, tokenizer, encode, engine, reward, close, notes, swaps)
+    reward, upkeep, notes = _graded(config, swaps)
+    reward = Judged(reward, fails=config.reward.on_fault == "fail", score=config.reward.fault_score)
+    parts = Parts(model, tokenizer, encode, engine, reward, upkeep, notes, swaps)
     return parts if swaps.engine is None else replace(parts, engine=swaps.engine(parts))
 
 
-def _graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Callable[[], None], tuple[str, ...]]:
-    """The reward, what ends it, and what to know of it."""
+def _graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Upkeep, tuple[str, ...]]:
+    """The reward, its upkeep, and what to know of it."""
     brought = (f"given from Python: {', '.join(swaps.names)}",) if swaps.names else ()
     if swaps.reward is not None:
-        return shaped(config, swaps.reward), lambda: None, brought
+        upkeep = swaps.reward if isinstance(swaps.reward, Upkeep) else NO_UPKEEP
+        return shaped(config, swaps.reward), upkeep, brought
     made = make_reward(config)
-    return shaped(config, made), made.close, (*made.notes, *brought)
-
-
-class _FailOnFault:
-    """Stops the run at a grader fault, so that a fault is never mistaken for a wrong answer."""
-
-    def __init__(self, reward: Reward) -> None:
-        self._reward = reward
-
-    def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> Sequence[Score]:
-        scores = self._reward(prompt, completions)
-        for index, score in enumerate(scores):
-            if score.status in FAULTS:
-                raise TrainingError(
-                    f"grading completion {index} of prompt {prompt.id} ended with {score.status}: {score.message}. "
-                    "Type reward.on_fault=drop to leave such completions out of their group"
-                )
-        return scores
+    return shaped(config, made), made, (*made.notes, *brought)
 
 
 def training_prompts(config: RunConfig, parts: Parts) -> Loaded:

@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
@@ -204,6 +206,23 @@ CombineConfig = Annotated[
 ]
 
 
+def _require_policy(text: str) -> str:
+    if text not in ("fail", "drop"):
+        _fault_score(text)
+    return text
+
+
+def _fault_score(text: str) -> float:
+    word, _, number = text.partition(":")
+    try:
+        score = float(number)
+    except ValueError:
+        score = math.nan
+    if word != "score" or not math.isfinite(score):
+        raise ValueError(f"found {text!r}; it needs fail, drop, or score: and a number, as in score:-1")
+    return score
+
+
 class Reward(Section):
     style: Annotated[
         Literal["auto", "dapo", "gsm8k", "boxed", "equivalence", "none"],
@@ -233,8 +252,11 @@ class Reward(Section):
     """Share of its total that a completion loses when it was cut at max_new_tokens; 0.2 as published."""
     timeout: PositiveFloat = 5.0
     """Seconds that grading one completion may take before its process is killed."""
-    on_fault: Literal["fail", "drop"] = "fail"
-    """A grader fault (timeout, error, out of memory): stop the run, or leave the completion out of its group."""
+    on_fault: Annotated[str, AfterValidator(_require_policy)] = "fail"
+    """A grader fault (timeout, error, out of memory, no usable number): `fail` stops the run, `drop` leaves the
+    completion out of its group, `score:X` scores it X."""
+    max_fault_rate: Share = 0.05
+    """Share of a step's completions that may be faults; with more, the run stops after that step."""
 
     @model_validator(mode="before")
     @classmethod
@@ -249,6 +271,11 @@ class Reward(Section):
     def needs_answers(self) -> bool:
         """Whether every prompt must come with an answer: something compares completions with it."""
         return self.style != "none" or any(part.kind == "good_accuracy" for part in self.parts.values())
+
+    @property
+    def fault_score(self) -> float | None:
+        """What a completion scores that could not be graded; None where it has no score."""
+        return None if self.on_fault in ("fail", "drop") else _fault_score(self.on_fault)
 
     @property
     def weights(self) -> dict[str, WeightConfig]:

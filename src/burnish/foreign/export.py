@@ -180,8 +180,8 @@ def _unrewarded(config: RunConfig, system: System) -> list[str]:
             found.append(f"reward.parts.{name} = {part.kind}: verl's reward functions get no tokens")
     if any(w.start != w.end for w in config.reward.weights.values()):
         found.append("reward: weights that change over the run stay at their first value")
-    if system == "verl" and config.reward.on_fault == "drop":
-        found.append("reward.on_fault = drop: a grader's fault stops the run there")
+    if system == "verl" and config.reward.on_fault != "fail":
+        found.append(f"reward.on_fault = {config.reward.on_fault}: a grader's fault stops the run there")
     return found
 
 

@@ -94,6 +94,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: P
     assert held_out is not None, "`burnish eval` names its data"
     suite, loaded = held_out
     console.header(str(loaded.report).splitlines())
+    parts.upkeep.check()
     parts.engine.load(Publication(0, parts.model))
     found = evaluate(
         parts.engine,
@@ -108,7 +109,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: P
         greedy=config.eval.greedy,
         statements=build.make_statements(config, parts),
     )
-    parts.close()
+    parts.upkeep.close()
     console.close()
     print("\n".join(table(found)))
     if reliability_path is not None:

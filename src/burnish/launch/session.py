@@ -28,6 +28,7 @@ from burnish.progress import Progress
 from burnish.prompts.encoding import token_bytes
 from burnish.protocols import Sink
 from burnish.records import Evaluation, Event, ReliabilityBin
+from burnish.rewards.faults import require_few_faults
 from burnish.rewards.trial import try_out
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
@@ -35,6 +36,9 @@ from burnish.store.room import size, step_bytes
 from burnish.store.sqlite import SQLiteStore
 from burnish.train import Run, train
 from burnish.types import Metrics
+
+CHECK_EVERY = 50
+"""Steps between two checks of what grades."""
 
 
 class HeldOut(NamedTuple):
@@ -63,6 +67,7 @@ class Boundary:
 
     progress: Progress
     prompts: Mapping[str, Any]
+    reward: Any
 
 
 class Session:
@@ -83,6 +88,7 @@ class Session:
         self.totals: Counter[str] = Counter()
         """Sums over the whole run, attempts before a resume included: seconds per phase, tokens."""
         self._attempt_opened = False
+        self._restarts_reported = 0
         self._saved: str | None = None
         """The checkpoint that holds all that was done so far."""
         with ExitStack() as closing, signals.droppable():  # what is open is closed if the rest cannot be made
@@ -92,11 +98,12 @@ class Session:
     def _open(self, closing: ExitStack) -> None:
         config, folder = self.config, self.folder
         self.parts = build.assemble(config, self.swaps)
-        closing.callback(self.parts.close)
+        closing.callback(self.parts.upkeep.close)
         closing.callback(self.console.close)
         self.data = build.training_prompts(config, self.parts)
         self.held_out = build.heldout_prompts(config, self.parts)
-        self.remarks = try_out(self.parts.reward, self.data.prompts) if self.parts.notes else []
+        self.parts.upkeep.check()
+        self.remarks = self._try_out() if self.parts.notes else []
         if not folder.config_path.exists():
             folder.write_config(resolved(config))
         self.signals.advice = f"continue with: {folder.resume_command}"
@@ -124,8 +131,12 @@ class Session:
             after_step=self._after_step,
             phase=self.console.phase,
             droppable=self.signals.droppable,
+            report=self._restarts,
         )
         self.statements = build.make_statements(config, self.parts, self.run_state.learner.logprobs)
+
+    def _try_out(self) -> list[str]:
+        return try_out(self.parts.reward, self.data.prompts, self.parts.upkeep)
 
     # -- the whole run -------------------------------------------------------------------------------------------------
 
@@ -155,6 +166,7 @@ class Session:
         run.learner.restore(found.path)
         run.prompts.load_state_dict(state["prompts"])
         run.progress.load_state_dict(state["progress"])
+        self.parts.upkeep.load_state_dict(state["reward"])
         self.totals.update(state["totals"])
         self.evaluations = [
             Evaluation(
@@ -238,12 +250,20 @@ class Session:
         self.console.step(step, metrics)
         self._boundary, self._saved = self._mark(), None
         self.signals.check()
+        require_few_faults(metrics, most=self.config.reward.max_fault_rate)
+        if step % CHECK_EVERY == 0:
+            self.parts.upkeep.check()
         if not last:
             self._evaluate_if_due()
         every = self.config.checkpoint.every
         if last or (every and step % every == 0):
             self._save()
         self.signals.check()
+
+    def _restarts(self) -> Metrics:
+        found = self.parts.upkeep.restarts
+        before, self._restarts_reported = self._restarts_reported, found
+        return {"rollouts/restarts": float(found - before)}
 
     def _write(self, step: int, metrics: Metrics) -> None:
         for sink in self.sinks:
@@ -260,6 +280,7 @@ class Session:
         if self.held_out is None:
             return
         run, (suite, loaded) = self.run_state, self.held_out
+        remembered = self.parts.upkeep.state_dict()  # what a reward remembers comes from training alone
         with run.clock("evaluate"), self.signals.droppable():
             step = run.progress.step
             run.engine.load(run.learner.publish(step))
@@ -277,6 +298,7 @@ class Session:
                 statements=self.statements,
                 progress=lambda done, total: self.console.phase("evaluating", done, total),
             )
+        self.parts.upkeep.load_state_dict(remembered)
         self.evaluations.append(found)
         self._saved = None
         self.store.record_evaluation(found)
@@ -295,6 +317,7 @@ class Session:
                 state={
                     "progress": boundary.progress.state_dict(),
                     "prompts": boundary.prompts,
+                    "reward": boundary.reward,
                     "data": self.data.report.fingerprint,
                     "given": self.swaps.names,
                     "totals": dict(self.totals),
@@ -314,7 +337,8 @@ class Session:
         self._saved = saved.name
 
     def _mark(self) -> Boundary:
-        return Boundary(replace(self.run_state.progress), self.run_state.prompts.state_dict())
+        run, upkeep = self.run_state, self.parts.upkeep
+        return Boundary(replace(run.progress), run.prompts.state_dict(), upkeep.state_dict())
 
     # -- the end before the end ----------------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from burnish.rewards.extract import Style
 from burnish.rewards.measured import Measured
+from burnish.rewards.upkeep import Upkeep
 from burnish.rewards.verify import Verifier
 from burnish.types import Completion, Prompt
 
 
-class Answer:
+class Answer(Upkeep):
     """Right answers. A fault of the grader has no value, its status and message; `close` ends its process.
 
     Example:
@@ -32,14 +33,18 @@ class Answer:
             ValueError: the prompt has no answer.
         """
         answer = needed_answer(prompt)
-        return [self._measure(completion.text, answer) for completion in completions]
+        scores = self._verify.all([completion.text for completion in completions], answer)
+        return [Measured(s.raw, status=s.status, message=s.message, answer=s.answer, ms=s.ms) for s in scores]
+
+    def check(self) -> None:
+        self._verify.check()
+
+    @property
+    def restarts(self) -> int:
+        return self._verify.restarts
 
     def close(self) -> None:
         self._verify.close()
-
-    def _measure(self, text: str, answer: str) -> Measured:
-        score = self._verify(text, answer)
-        return Measured(score.raw, status=score.status, message=score.message, answer=score.answer, ms=score.ms)
 
 
 def needed_answer(prompt: Prompt) -> str:

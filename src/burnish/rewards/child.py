@@ -1,7 +1,7 @@
-"""The child's end of `worker.py`: `python -m burnish.rewards.child MODULE MEMORY_BYTES TRUSTED`.
+"""The child's end of `worker.py`: `python -m burnish.rewards.child MODULE MEMORY_BYTES TRUSTED PARENT_PID`.
 
-Reads jobs from its standard input, one JSON object per line, and ends when that closes. What a job prints goes to the
-error stream, so that it cannot pose as a reply.
+Reads jobs from its standard input, one JSON object per line, and ends when that closes or when its parent is gone. What
+a job prints goes to the error stream, so that it cannot pose as a reply.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+LOOK_SECONDS = 0.5
+"""How often a child looks whether its parent is still there."""
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def main(module: str, memory: int, trusted: bool) -> None:
+def main(module: str, memory: int, trusted: bool, parent: int) -> None:
     jobs_in, replies = _take_pipes()
     _leave_signals_to_the_parent()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit(resource.RLIMIT_CORE, 0)
     processors = (os.cpu_count() or 1) if trusted else 1
     if sys.platform == "linux" and not trusted:
@@ -39,6 +44,16 @@ def main(module: str, memory: int, trusted: bool) -> None:
             job = json.loads(line)
             _limit_cpu(processors * job["seconds"])
             _send(replies, _run(loaded.JOBS, job, memory))
+
+
+def _end_with(parent: int) -> None:
+    """End this process and whatever it started soon after its parent, also while a job sleeps or waits for a lock.
+
+    The end of the job pipe would not tell: a fork of the parent may hold it open.
+    """
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _run(jobs: dict[str, Callable[..., Any]], job: dict[str, Any], memory: int) -> dict[str, Any]:
@@ -103,4 +118,4 @@ def _limit_cpu(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", int(sys.argv[4]))

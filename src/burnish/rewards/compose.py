@@ -25,8 +25,10 @@ from typing import Any
 from burnish.algorithms import scalarize
 from burnish.algorithms.scalarize import Weight
 from burnish.metric_names import RESERVED_PARTS
-from burnish.rewards.adapters import adapt
+from burnish.rewards.adapters import Adapted, adapt
 from burnish.rewards.measured import Measure, Measured, invalid
+from burnish.rewards.remembering import Remembering
+from burnish.rewards.upkeep import NO_UPKEEP, Upkeep
 from burnish.types import FAULTS, Completion, Prompt, Score
 
 Combine = Callable[[Sequence[scalarize.Parts], Sequence[Mapping[str, float]]], Sequence[float | None]]
@@ -59,13 +61,12 @@ class Part:
     weight: Weight = ONE
     entries: Mapping[str, Weight] = field(default_factory=dict[str, Weight])
     """Numbers that the part returns beside its value, and that take part in the total: name -> weight."""
-    close: Callable[[], None] = lambda: None
-    """Ends what the part started."""
+    upkeep: Upkeep = NO_UPKEEP
     note: str = ""
     """What a person should know before the part is used; for the header of a run."""
 
 
-class PartsReward:
+class PartsReward(Upkeep):
     """Any number of parts per completion, each with a name and a weight.
 
     Weights are those of the step in which the completion was sampled (its policy version), so a resumed run weighs as
@@ -121,10 +122,30 @@ class PartsReward:
     def notes(self) -> tuple[str, ...]:
         return tuple(part.note for part in self._parts if part.note)
 
-    def close(self) -> None:
-        """End the processes that the parts started."""
+    @property
+    def restarts(self) -> int:
+        return sum(part.upkeep.restarts for part in self._parts)
+
+    def check(self) -> None:
         for part in self._parts:
-            part.close()
+            part.upkeep.check()
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """By part; None when none has any."""
+        states = {part.name: part.upkeep.state_dict() for part in self._parts}
+        return {name: state for name, state in states.items() if state is not None} or None
+
+    def load_state_dict(self, state: Mapping[str, Any] | None, /) -> None:
+        for part in self._parts:
+            if state is not None and part.name in state:
+                part.upkeep.load_state_dict(state[part.name])
+
+    def remarks(self) -> list[str]:
+        return [remark for part in self._parts for remark in part.upkeep.remarks()]
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.upkeep.close()
 
     def _weights_at(self, step: int) -> dict[str, float]:
         return {name: weight.at(step) for name, weight in self._weights.items()}
@@ -180,6 +201,23 @@ class _Row:
 _ABSENT = Measured(None)
 
 
+class _Lifted(Upkeep):
+    """The upkeep of a function in this process."""
+
+    def __init__(self, adapted: Adapted) -> None:
+        self._adapted = adapted
+        self._remembering = Remembering(adapted.function)
+
+    def state_dict(self) -> Any:
+        return self._remembering.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        self._remembering.load_state_dict(state)
+
+    def close(self) -> None:
+        self._adapted.close()
+
+
 class FunctionReward(PartsReward):
     """Lifts a plain function into a reward, in this process, without a time limit.
 
@@ -204,5 +242,7 @@ class FunctionReward(PartsReward):
         """
         adapted = adapt(function, name="the reward function", args=args, native=True)
         super().__init__(
-            [Part("score", partial(adapted.measure, seconds=None), close=adapted.close)], task="score", right=right
+            [Part("score", partial(adapted.measure, seconds=None), upkeep=_Lifted(adapted))],
+            task="score",
+            right=right,
         )

@@ -17,12 +17,13 @@ nothing right. Decimals are exact: 0.3333 is not 1/3, and 1.4142 is not \\sqrt{2
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from burnish.rewards.limits import MAX_ANSWER, refusal
 from burnish.rewards.numbers import Number, read_plain, same_number
 from burnish.rewards.plain import plain
-from burnish.rewards.worker import Worker
+from burnish.rewards.worker import Reply, Worker
 from burnish.types import Status
 
 _EQUALS_RE = re.compile(r"(?<![<>!:=\\])=(?!=)")
@@ -48,6 +49,8 @@ _NOT_UNITS = re.compile(
 class Judgement:
     status: Status
     message: str = ""
+    seconds: float = 0.0
+    """That the algebra system took."""
 
 
 OK, WRONG = Judgement("ok"), Judgement("wrong")
@@ -59,6 +62,27 @@ def judge(answer: str, gold: str, worker: Worker) -> Judgement:
     Example:
         judge("\\\\frac{2}{4}", "0.5", worker) == Judgement("ok")
     """
+    return judge_all([answer], gold, worker)[0]
+
+
+def judge_all(answers: Sequence[str], gold: str, worker: Worker) -> list[Judgement]:
+    """Compare several answers with one gold answer; those that need the algebra system, at the same time."""
+    found = [_settle(answer, gold) for answer in answers]
+    questions = [asdict(question) for question in found if not isinstance(question, Judgement)]
+    replies = iter(worker.call_all("equal", questions) if questions else ())
+    return [settled if isinstance(settled, Judgement) else _judgement(next(replies)) for settled in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Arguments of the algebra system's job."""
+
+    gold: str
+    answer: str
+    links: list[str]
+
+
+def _settle(answer: str, gold: str) -> Judgement | _Question:
     if len(answer) > MAX_ANSWER:
         return Judgement("unparsed", f"{len(answer)} characters, and {MAX_ANSWER} are read")
     stated, expected = plain(answer), plain(gold)
@@ -71,7 +95,13 @@ def judge(answer: str, gold: str, worker: Worker) -> Judgement:
         return WRONG
     if reason := refusal(stated, expected):
         return Judgement("unparsed", reason)
-    return _ask(stated, expected, worker)
+    return _question(stated, expected)
+
+
+def _judgement(reply: Reply) -> Judgement:
+    if reply.status != "done":
+        return Judgement(reply.status, reply.message, reply.seconds)
+    return Judgement("ok" if reply.value else "wrong", seconds=reply.seconds)
 
 
 def _same_text(stated: str, expected: str) -> Judgement | None:
@@ -126,15 +156,8 @@ def _is_words(text: str) -> bool:
     return any(word not in _FUNCTIONS for word in _WORD_RE.findall(_ENVIRONMENT_RE.sub("", text)))
 
 
-def _ask(stated: str, expected: str, worker: Worker) -> Judgement:
+def _question(stated: str, expected: str) -> _Question:
     links = _links(stated)
-    whole = len(links) == 2 and _EQUALS_RE.search(expected) is not None
-    reply = worker.call(
-        "equal",
-        gold=expected,
-        answer=stated if whole else links[-1],
-        links=[link for link in links[:-1] if _is_literal(link)] if not whole else [],
-    )
-    if reply.status != "done":
-        return Judgement(reply.status, reply.message)
-    return OK if reply.value else WRONG
+    if len(links) == 2 and _EQUALS_RE.search(expected) is not None:
+        return _Question(expected, stated, [])
+    return _Question(expected, links[-1], [link for link in links[:-1] if _is_literal(link)])

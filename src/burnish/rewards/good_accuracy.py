@@ -22,6 +22,7 @@ from typing import Any
 from burnish.rewards.answer import needed_answer
 from burnish.rewards.measured import Measured
 from burnish.rewards.repetition import repeated_share, words
+from burnish.rewards.upkeep import Upkeep
 from burnish.rewards.verify import Verifier
 from burnish.types import FAULTS, Completion, Prompt, Score
 
@@ -31,7 +32,7 @@ SECONDS = 5.0
 Message = Mapping[str, str]
 
 
-class GoodAccuracy:
+class GoodAccuracy(Upkeep):
     """Part of a reward. `close` ends its grading process.
 
     Raises:
@@ -50,13 +51,21 @@ class GoodAccuracy:
 
     def __call__(self, prompt: Prompt, completions: Sequence[Completion], /) -> list[Measured]:
         answer = needed_answer(prompt)
-        return [self._measure(completion.text, answer) for completion in completions]
+        texts = [completion.text for completion in completions]
+        scores = self._verify.all(texts, answer)
+        return [self._measure(score, text) for score, text in zip(scores, texts, strict=True)]
+
+    def check(self) -> None:
+        self._verify.check()
+
+    @property
+    def restarts(self) -> int:
+        return self._verify.restarts
 
     def close(self) -> None:
         self._verify.close()
 
-    def _measure(self, text: str, answer: str) -> Measured:
-        score = self._verify(text, answer)
+    def _measure(self, score: Score, text: str) -> Measured:
         value = _value(score, text, self._n, self._scale)
         return Measured(value, score.raw, score.status, score.message, answer=score.answer, ms=score.ms)
 

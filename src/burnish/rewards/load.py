@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from burnish.rewards.remembering import Remembering
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -40,8 +42,14 @@ def locate(target: str) -> Source:
     return Source(str(file), function, _sha256(file))
 
 
-def load_function(source: Source) -> Callable[..., Any]:
-    """Run the file and return the function. The file's folder is importable, after everything else.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    function: Callable[..., Any]
+    remembering: Remembering
+
+
+def load_function(source: Source) -> Loaded:
+    """Run the file and return the function in it. The file's folder is importable, after everything else.
 
     Raises:
         ValueError: the file changed since `source` was made, cannot be run, or has no such function.
@@ -66,7 +74,8 @@ def load_function(source: Source) -> Callable[..., Any]:
         near = difflib.get_close_matches(source.function, functions, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(functions)) or 'no functions'}"
         raise ValueError(f"{path} has no function {source.function!r}; {hint}")
-    return functions[source.function]
+    function = functions[source.function]
+    return Loaded(function, Remembering(function, module))
 
 
 def _sha256(path: Path) -> str:

@@ -1,13 +1,11 @@
 """Jobs of the child process that runs a user's reward function; see `plugins.py` and `worker.py`.
 
-The function is loaded once per process. It is the user's own code, as trusted as the command that named it: the process
+A process has one function, loaded once. It is the user's own code, as trusted as the command that named it: the process
 bounds its time and memory and survives its crash, and is no sandbox.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 from array import array
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,35 +13,57 @@ from typing import Any
 
 from burnish.rewards.adapters import Adapted, adapt
 from burnish.rewards.load import Source, load_function
+from burnish.rewards.remembering import Remembering
 from burnish.types import Completion, Prompt
+
+_loaded: list[tuple[Adapted, Remembering]] = []
+"""The function of this process, once it is loaded."""
 
 
 def self_check() -> None:
     """Nothing can be known of a function before it is loaded."""
 
 
-def load(plugin: Mapping[str, Any]) -> dict[str, Any]:
-    """Load the function and say how it wants to be called.
+def load(source: Mapping[str, str], args: Mapping[str, Any], state: Any) -> None:
+    """Load the function and give it the state that an earlier process left; None: there is none.
 
     Raises:
         ValueError: it cannot be loaded or called.
     """
-    adapted = _adapted(plugin)
+    found = load_function(Source(**source))
+    found.remembering.load_state_dict(state)
+    _loaded.append((adapt(found.function, name=str(Source(**source)), args=args), found.remembering))
+
+
+def describe() -> dict[str, Any]:
+    """How the function wants to be called."""
+    ((adapted, remembering),) = _loaded
     return {
         "convention": adapted.convention,
         "batched": adapted.batched,
         "is_async": adapted.is_async,
         "reads_tokens": adapted.reads_tokens,
+        "state": remembering.state_dict(),
     }
 
 
-def measure(
-    plugin: Mapping[str, Any], prompt: Mapping[str, Any], completions: list[Mapping[str, Any]], seconds: float
-) -> list[dict[str, Any]]:
-    """Verdicts on some completions of one prompt, as the fields of `Measured`."""
+def restore(state: Any) -> None:
+    ((_, remembering),) = _loaded
+    remembering.load_state_dict(state)
+
+
+def undeclared() -> list[str]:
+    """What the function has been found to remember without declaring it."""
+    ((_, remembering),) = _loaded
+    return remembering.undeclared()
+
+
+def measure(prompt: Mapping[str, Any], completions: list[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Verdicts on some completions of one prompt, as the fields of `Measured`, and the state they left."""
+    ((adapted, remembering),) = _loaded
     asked = Prompt(**{**prompt, "messages": tuple(prompt["messages"])})
-    found = _adapted(plugin).measure(asked, [_completion(c) for c in completions], seconds=seconds)
-    return [asdict(measured) for measured in found]
+    found = adapted.measure(asked, [_completion(c) for c in completions], seconds=seconds)
+    return {"measured": [asdict(measured) for measured in found], "state": remembering.state_dict()}
 
 
 def _completion(fields: Mapping[str, Any]) -> Completion:
@@ -51,17 +71,7 @@ def _completion(fields: Mapping[str, Any]) -> Completion:
     return Completion(**{**fields, **arrays})
 
 
-def _adapted(plugin: Mapping[str, Any]) -> Adapted:
-    return _load_once(plugin["path"], plugin["function"], plugin["sha256"], json.dumps(plugin["args"]))
-
-
-@functools.cache
-def _load_once(path: str, function: str, sha256: str, args: str) -> Adapted:
-    source = Source(path, function, sha256)
-    return adapt(load_function(source), name=str(source), args=json.loads(args))
-
-
 ARRAYS = {"prompt_ids": "i", "token_ids": "i", "logprobs": "f"}
 """Arrays of a `Completion` -> their type code."""
 
-JOBS = {"load": load, "measure": measure}
+JOBS = {job.__name__: job for job in (load, describe, restore, undeclared, measure)}

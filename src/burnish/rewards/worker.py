@@ -1,41 +1,51 @@
-"""One child process that can be killed: the only way to bound the time of code that a model's text can steer.
+"""Child processes that can be killed: the only way to bound the time of code that a model's text can steer.
 
-A job is a name and JSON arguments. The child imports one module, given to the constructor, and runs only the functions
-of that module's `JOBS`; jobs and replies are lines of JSON on its pipes, nothing is pickled. The child is a fresh
-interpreter (no fork: no locks, threads or CUDA state of the parent), starts at the first job, and imports from the same
-places as its parent.
+A job is a name and JSON arguments. A child imports one module, given to the constructor, and runs only the functions
+of that module's `JOBS`; jobs and replies are lines of JSON on its pipes, nothing is pickled.
 
     parent                                   child (child.py)
     call(name, args)  --- {"job", "args", "seconds"} -->  JOBS[name](**args)
     deadline, memory watch                   |
     Reply             <-- {"value"} | {"error"} | {"oom"} --
 
-The parent owns the deadline: at it, the child is killed with SIGKILL and replaced, whatever it was doing. One job is
-in flight per worker; calls from several threads queue, and a job's time starts when it is sent. An orphan, whose
-parent was killed, ends by itself: at once when idle, within its job's deadline of CPU time when not.
+The parent owns the deadline: at it, the child is killed with SIGKILL and replaced, whatever it was doing. A child has
+one job at a time, and a job's time starts when it is sent. `call_all` spreads jobs over up to `size` children, which
+start as they are needed; replies come in the order of the jobs, and which child ran one makes no difference to it.
+Calls from several threads queue.
+
+A job whose child was killed by somebody else is run again, and so is one that outgrew a child which earlier jobs may
+have filled: what happens to a process is no fact about the job. An orphan, whose parent was killed, ends by itself:
+within a second, or within its job's deadline of CPU time when one long computation in C keeps it from noticing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from burnish.errors import TrainingError
+from burnish.rewards.process import Child, DiedError
+
 START_SECONDS = 120.0
-"""How long a child may take to import its module, on a busy machine."""
+"""How long a child may take to import its module, and then to be set up, on a busy machine."""
 WATCH_SECONDS = 0.05
 """How often the memory of a busy child is read."""
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+MAX_KILLS = 5
+"""Kills from outside that one job, or one start, survives."""
+MAX_SIZE = 8
+AGAIN: Literal["again"] = "again"
+
+
+class StartError(TrainingError):
+    """No child can be started; its own words are in the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +55,66 @@ class Reply:
     status: Literal["done", "timeout", "error", "oom"]
     value: Any = None
     message: str = ""
+    seconds: float = 0.0
+    """From the moment it was sent."""
+
+
+@dataclass
+class _Task:
+    index: int
+    line: bytes
+    seconds: float
+    kills: int = 0
+    sent: float = 0.0
+    outgrew: bool = False
+    """It outgrew a child that was not fresh, and is run once more in what is left of its time."""
+
+    @property
+    def deadline(self) -> float:
+        return self.sent + self.seconds
 
 
 class Worker:
-    """Runs the jobs of one module in a child process. Use as a context manager, or `close` it; it also ends at exit.
+    """Runs the jobs of one module in child processes. Use as a context manager, or `close` it; it also ends at exit.
 
     Example:
         with Worker("burnish.rewards.symbolic", seconds=5.0) as worker:
             worker.call("equal", gold="x^2", answer="x*x", links=[]).value
     """
 
-    def __init__(self, module: str, *, seconds: float, memory: int = 1 << 30, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        module: str,
+        *,
+        seconds: float,
+        memory: int = 1 << 30,
+        trusted: bool = False,
+        size: int = 1,
+        setup: Callable[[], tuple[str, Mapping[str, Any]]] | None = None,
+    ) -> None:
         """
         Args:
-            module: dotted name of the module whose `JOBS` the child runs.
+            module: dotted name of the module whose `JOBS` the children run.
             seconds: deadline of one job.
-            memory: resident bytes over which the child is killed.
+            memory: resident bytes over which a child is killed.
             trusted: the jobs are code that the user chose; it may use several threads and any address space.
+            size: children at most.
+            setup: gives the job that every child runs first, and that must not fail.
         """
         self._module = module
         self._seconds = seconds
         self._memory = memory
         self._trusted = trusted
+        self._size = size
+        self._setup = setup
         self._lock = threading.Lock()
-        self._child: _Child | None = None
-        self._stop = None
+        self._owner = os.getpid()
+        self._children: list[Child] = []
+        self._busy: dict[Child, _Task] = {}
+        self._failed_starts = 0
+        self.restarts = 0
+        """Children that died or were killed before `close`."""
+        weakref.finalize(self, _end_all, self._children)
 
     def call(self, job: str, /, *, deadline: float | None = None, **args: Any) -> Reply:
         """Run a job and wait for its reply, at most until the deadline.
@@ -78,25 +123,31 @@ class Worker:
             deadline: seconds for this job, where they are not the worker's.
 
         Raises:
-            RuntimeError: the child does not start; its own words are in the message.
+            StartError: no child starts.
         """
+        return self.call_all(job, [args], deadline=deadline)[0]
+
+    def call_all(self, job: str, /, args: Sequence[Mapping[str, Any]], *, deadline: float | None = None) -> list[Reply]:
+        """Run a job once for each of `args`; each has the whole deadline.
+
+        Raises:
+            StartError: no child starts.
+        """
+        if self._owner != os.getpid():
+            self._let_go()
+        seconds = self._seconds if deadline is None else deadline
+        tasks = [_Task(index, _line(job, a, seconds), seconds) for index, a in enumerate(args)]
         with self._lock:
-            if self._child is not None and self._child.died_idle:
-                self._end()
-            child = self._child or self._start()
             try:
-                child.await_ready()
-                seconds = self._seconds if deadline is None else deadline
-                reply = child.ask({"job": job, "args": args, "seconds": seconds}, seconds, self._memory)
+                replies = self._run(tasks)
             except BaseException:
-                self._end()
+                self._end()  # a reply that is still to come would be taken for the next job's
                 raise
-            if reply.status == "timeout" or not child.fit:
-                self._end()
-                self._start()
-            return reply
+        return [replies[task.index] for task in tasks]
 
     def close(self) -> None:
+        if self._owner != os.getpid():
+            self._let_go()
         with self._lock:
             self._end()
 
@@ -107,129 +158,151 @@ class Worker:
         self.close()
 
     @property
-    def pid(self) -> int | None:
-        """Process id of the child; None while there is none."""
-        return None if self._child is None else self._child.process.pid
+    def pids(self) -> list[int]:
+        """Process ids of the children that are there now."""
+        return [child.pid for child in self._children]
 
-    def _start(self) -> _Child:
-        self._child = _Child(self._module, self._memory, self._trusted)
-        self._stop = weakref.finalize(self, self._child.end)
-        return self._child
+    # -- one round of jobs ---------------------------------------------------------------------------------------------
 
-    def _end(self) -> None:
-        if self._stop is not None:
-            self._stop()
-        self._child = self._stop = None
+    def _run(self, tasks: Sequence[_Task]) -> dict[int, Reply]:
+        waiting, replies = deque(tasks), dict[int, Reply]()
+        while len(replies) < len(tasks):
+            self._hand_out(waiting)
+            self._wait()
+            for child in [*self._children]:
+                if child not in self._busy:
+                    self._get_ready(child)
+                    continue
+                task = self._busy[child]
+                reply = self._look(child, task)
+                if reply == AGAIN:
+                    waiting.appendleft(task)
+                elif reply is not None:
+                    replies[task.index] = reply
+        return replies
 
+    def _hand_out(self, waiting: deque[_Task]) -> None:
+        """Give waiting jobs to children that are ready, and start children for the others."""
+        for child in [*self._children]:
+            if child.ready and child not in self._busy and child.is_gone:
+                self._drop(child)  # killed from outside between two jobs
+        for child in self._children:
+            if waiting and child.ready and child not in self._busy:
+                task = waiting.popleft()
+                if not task.outgrew:
+                    task.sent = time.monotonic()
+                self._busy[child] = task
+                child.send(task.line)
+        starting = sum(not child.ready for child in self._children)
+        while starting < len(waiting) and len(self._children) < self._size:
+            self._start()
+            starting += 1
 
-class _Child:
-    def __init__(self, module: str, memory: int, trusted: bool) -> None:
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
-        paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "burnish.rewards.child", module, str(memory), str(int(trusted))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": paths},
-            # Ctrl-C in the terminal is for the parent to handle.
-            start_new_session=True,
-        )
-        self.fit = True
-        """False once the child has died or outgrown its memory."""
-        self._ready = False
-        self._received = b""
+    def _wait(self) -> None:
+        """Until a child may have something to say, at most until the next deadline or look at their memory."""
+        now = time.monotonic()
+        until = [task.deadline for task in self._busy.values()]
+        with selectors.DefaultSelector() as selector:
+            for child in self._children:
+                if child in self._busy or not child.ready:
+                    selector.register(child.replies, selectors.EVENT_READ)
+                if child.jobs is not None:
+                    selector.register(child.jobs, selectors.EVENT_WRITE)
+            selector.select(max(0.0, min([WATCH_SECONDS, *(deadline - now for deadline in until)])))
 
-    @property
-    def died_idle(self) -> bool:
-        """Killed from outside after it was ready: no job's fault."""
-        return self._ready and self.process.poll() is not None
-
-    def await_ready(self) -> None:
-        if self._ready:
+    def _get_ready(self, child: Child) -> None:
+        """Import, then set up; the child says when each is done."""
+        if child.ready:
             return
         try:
-            line = self._line(time.monotonic() + START_SECONDS)
-        except EOFError:
-            raise RuntimeError(f"the grading process does not start: {self._last_words()}") from None
+            child.write()
+            line = child.receive()
+        except DiedError as death:
+            self._drop(child)
+            self._failed_starts += 1
+            if not death.from_outside or self._failed_starts > MAX_KILLS:
+                raise StartError(f"the grading process does not start: {death}") from None
+            return
         if line is None:
-            raise RuntimeError(f"the grading process was not ready after {START_SECONDS:.0f} s")
-        self._ready = True
+            if time.monotonic() - child.started > START_SECONDS:
+                raise StartError(f"the grading process was not ready after {START_SECONDS:.0f} s")
+        elif "error" in line:
+            raise StartError(line["error"])
+        elif self._setup is not None and not child.is_set_up:
+            job, args = self._setup()
+            child.send(_line(job, args, START_SECONDS))
+            child.is_set_up, child.started = True, time.monotonic()
+        else:
+            child.ready, self._failed_starts = True, 0
 
-    def ask(self, job: dict[str, Any], seconds: float, memory: int) -> Reply:
-        deadline = time.monotonic() + seconds
+    def _look(self, child: Child, task: _Task) -> Reply | Literal["again"] | None:
+        """What became of a child's job; None while there is nothing to say. Then the child is free, or replaced."""
         try:
-            self._send(json.dumps(job).encode() + b"\n")
-            line = self._line(deadline, memory)
-        except (BrokenPipeError, EOFError):
-            self.fit = False
-            return Reply("error", message=f"the grading process died: {self._last_words()}")
-        except MemoryError:
-            self.fit = False
-            return _outgrown(memory)
-        if line is None:
-            return Reply("timeout", message=f"no verdict within {seconds:g} s")
-        if "oom" in line:
-            self.fit = False
-            return _outgrown(memory)
-        if "error" in line:
-            return Reply("error", message=line["error"])
-        return Reply("done", value=line["value"])
+            child.write()
+            line = child.receive()
+        except DiedError as death:
+            self._drop(child)
+            task.kills += death.from_outside
+            again = death.from_outside and task.kills <= MAX_KILLS
+            return AGAIN if again else Reply("error", message=f"the grading process died: {death}")
+        reply = self._reply(child, task, line)
+        if reply is None:
+            return None
+        del self._busy[child]
+        child.num_jobs += 1
+        if reply.status in ("timeout", "oom"):
+            self._drop(child)
+            self._start()  # it gets ready while the parent goes on
+        if reply.status == "oom" and child.num_jobs > 1 and not task.outgrew and time.monotonic() < task.deadline:
+            task.outgrew = True
+            return AGAIN
+        return reply
 
-    def end(self) -> None:
-        """Kill the child and whatever it started, and reap it."""
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.kill()
-            self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.log):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+    def _reply(self, child: Child, task: _Task, line: Mapping[str, Any] | None) -> Reply | None:
+        seconds = time.monotonic() - task.sent
+        outgrown = Reply("oom", message=f"grading needs more than {self._memory >> 20} MiB", seconds=seconds)
+        if line is not None:
+            if "oom" in line:
+                return outgrown
+            if "error" in line:
+                return Reply("error", message=line["error"], seconds=seconds)
+            return Reply("done", value=line["value"], seconds=seconds)
+        if time.monotonic() >= task.deadline:
+            late = Reply("timeout", message=f"no verdict within {task.seconds:g} s", seconds=seconds)
+            return outgrown if task.outgrew else late
+        return outgrown if child.resident > self._memory else None
 
-    def _send(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        while data:
-            data = data[self.process.stdin.write(data) :]
+    # -- children ------------------------------------------------------------------------------------------------------
 
-    def _line(self, deadline: float, memory: int | None = None) -> dict[str, Any] | None:
-        """The child's next line, or None at the deadline. EOFError: it died. MemoryError: it outgrew `memory`."""
-        assert self.process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while b"\n" not in self._received:
-                left = deadline - time.monotonic()
-                if left <= 0.0:
-                    return None
-                if selector.select(min(left, WATCH_SECONDS)):
-                    chunk = os.read(self.process.stdout.fileno(), 65536)
-                    if not chunk:
-                        raise EOFError
-                    self._received += chunk
-                elif memory is not None and _resident(self.process.pid) > memory:
-                    raise MemoryError
-        line, _, self._received = self._received.partition(b"\n")
-        return json.loads(line)
+    def _start(self) -> None:
+        self._children.append(Child(self._module, self._memory, self._trusted))
 
-    def _last_words(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=1.0)  # its pipe closes a moment before it is gone
-        self.log.seek(0, os.SEEK_END)
-        self.log.seek(max(0, self.log.tell() - 2000))
-        words = self.log.read().decode(errors="replace").strip()
-        return words.rsplit("\n", 1)[-1] or f"exit code {self.process.returncode}"
+    def _drop(self, child: Child) -> None:
+        self._busy.pop(child, None)
+        self._children.remove(child)
+        child.end()
+        self.restarts += 1
+
+    def _end(self) -> None:
+        self._busy.clear()
+        _end_all(self._children)
+
+    def _let_go(self) -> None:
+        """This is a fork of the process that started the children: they are not ours to use or to kill."""
+        self._owner = os.getpid()
+        self._lock = threading.Lock()  # a thread that is not here any more may have held it
+        self._end()
 
 
-def _outgrown(memory: int) -> Reply:
-    return Reply("oom", message=f"grading needs more than {memory >> 20} MiB")
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process (Linux; elsewhere 0, and only the child's own limit holds)."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as statm:
-            return int(statm.read().split()[1]) * _PAGE
-    except FileNotFoundError:
-        return 0
+def _line(job: str, args: Mapping[str, Any], seconds: float) -> bytes:
+    return json.dumps({"job": job, "args": dict(args), "seconds": seconds}).encode() + b"\n"
+
+
+def _end_all(children: list[Child]) -> None:
+    while children:
+        children.pop().end()

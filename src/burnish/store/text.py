@@ -82,8 +82,9 @@ def content_sha(step: StepRecord) -> bytes:
 
 
 def timeless(metrics: Metrics) -> Metrics:
-    """The metrics that a repeated run must reproduce."""
-    return {name: value for name, value in metrics.items() if not name.startswith(("time/", "throughput/"))}
+    """The metrics that a repeated run must reproduce: all but those of the machine it ran on."""
+    machine = ("time/", "throughput/", "rollouts/restarts")
+    return {name: value for name, value in metrics.items() if not name.startswith(machine)}
 
 
 def verdict(rollout: Rollout) -> tuple[Any, ...]:
