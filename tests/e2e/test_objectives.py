@@ -58,3 +58,13 @@ def test_adpo_learns_the_embedded_task(burnish: Command, tmp_path: Path):
     assert 0 < last["adpo/loss"] < 2 * math.log(8)
     assert 0.4 <= last["adpo/mean_tau"] <= 0.8
     assert last["adpo/anchor_kl"] > 0
+
+
+@pytest.mark.slow
+def test_rounded_weights_draw_and_the_difference_is_measured_and_corrected_for(burnish: Command, tmp_path: Path):
+    words = ("sampling.dtype=bfloat16", "objective.mismatch.correct=token", *SHORT)
+    ended = burnish("train", *words, f"out={tmp_path / 'run'}")
+    assert ended.code == 0, ended.err
+    step = next(line for line in lines(tmp_path / "run") if "updates" in line)
+    assert 1e-5 < step["mismatch/mean"] < 0.05
+    assert abs(step["mismatch/weight"] - 1.0) < 0.05

@@ -119,6 +119,7 @@ def test_what_has_no_counterpart_is_listed_by_name(tmp_path: Path):
         "objective.overlong.mask_truncated",
         "data.template",
         "sampling.slots",
+        "sampling.dtype",
         "eval.greedy",
     }
     trl = export(config(words, tmp_path), "trl", tmp_path / "trl")

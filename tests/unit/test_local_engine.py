@@ -444,3 +444,25 @@ def test_models_that_cannot_be_decoded_are_refused_when_loaded() -> None:
     flash.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="attn_implementation='flash_attention_2'"):
         make_engine(flash, tokenizer)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_bf16_weights_draw_from_nearly_the_same_policy_the_same_way_every_time(family: str):
+    tokenizer = word_tokenizer()
+    model = MODELS[family](len(tokenizer))
+    engine = make_engine(model, tokenizer, bf16=True)
+    first, again = (dict(engine.generate(make_requests(), Sampling(max_new_tokens=12))) for _ in range(2))
+    assert first == again
+    gaps = [
+        (torch.tensor(completion.logprobs) - teacher_forced(model, completion)).abs().max().item()
+        for completions in first.values()
+        for completion in completions
+    ]
+    assert 0.0 < max(gaps) < 0.05
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_bf16_weights_are_refused_for_models_that_are_decoded_by_their_own_forward_pass():
+    tokenizer = word_tokenizer()
+    with pytest.raises(ValueError, match=r"plain Llama, Qwen2 and Qwen3 .*GPT2LMHeadModel.*sampling.dtype=float32"):
+        make_engine(tiny_gpt2(len(tokenizer)), tokenizer, bf16=True)

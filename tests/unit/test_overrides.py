@@ -126,3 +126,9 @@ def test_the_options_are_counted_so_that_adding_one_is_a_decision():
     found = keys()
     assert len(found) == 141, sorted(found)
     assert all(meaning or default for default, meaning in found.values())
+
+
+def test_rounded_weights_are_corrected_for():
+    with pytest.raises(ConfigError, match=r"draws from rounded weights.*objective.mismatch.correct=token"):
+        load_config(["add23", "sampling.dtype=bfloat16"])
+    assert load_config(["add23", "sampling.dtype=bfloat16", "objective.mismatch.correct=token"])

@@ -103,7 +103,14 @@ def assemble(config: RunConfig, swaps: Swaps = NOTHING, *, progress: Callable[[i
         config_eos=model.config.eos_token_id,
         generation_eos=generation.eos_token_id if generation else None,
     )
-    engine = LocalEngine(tokenizer, encode, eos_ids=eos_ids, slots=config.sampling.slots, progress=progress)
+    engine = LocalEngine(
+        tokenizer,
+        encode,
+        eos_ids=eos_ids,
+        slots=config.sampling.slots,
+        bf16=config.sampling.dtype == "bfloat16",
+        progress=progress,
+    )
     reward, upkeep, notes = _graded(config, swaps)
     reward = Judged(reward, fails=config.reward.on_fault == "fail", score=config.reward.fault_score)
     parts = Parts(model, tokenizer, encode, engine, reward, upkeep, notes, swaps)

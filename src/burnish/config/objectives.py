@@ -55,6 +55,11 @@ class Common(Section):
     kl: KL = KL()
     entropy_coef: NonNegativeFloat = 0.0
 
+    @property
+    def corrects_mismatch(self) -> bool:
+        """Whether it corrects for an engine whose log-probabilities are not the learner's."""
+        return False
+
 
 class GroupRelative(Common):
     """An advantage, a surrogate, a reduction. Variants differ in the surrogate's settings, and in defaults."""
@@ -67,6 +72,10 @@ class GroupRelative(Common):
     """What every token weighs: `token_mean` the same in the whole batch; `prompt_mean` the same within a prompt's
     group (the DAPO paper's equation); `sequence_mean` its sequence's share; `fixed_length` 1 / max_new_tokens."""
     mismatch: Mismatch = Mismatch()
+
+    @property
+    def corrects_mismatch(self) -> bool:
+        return self.mismatch.correct != "off"
 
 
 class Clipped(GroupRelative):

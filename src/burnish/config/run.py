@@ -108,6 +108,9 @@ class SamplingConfig(Section):
     """Admitted groups beyond the batch: drop them (every batch is on-policy), or start the next step with them."""
     slots: PositiveInt = 512
     """Completions the local engine decodes at once."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that completions are drawn with. `bfloat16` draws faster where memory or products are the limit,
+    from a policy that is a little off: it needs `objective.mismatch.correct`."""
 
 
 # -- stated confidence ------------------------------------------------------------------------------------------------
@@ -249,6 +252,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"sampling.temperature is 0 (greedy): all {sampling.group_size} siblings would be the same and every "
                 f"advantage 0. Type sampling.temperature=1 (greedy decoding is for evaluation: eval.greedy)"
+            )
+        if sampling.dtype == "bfloat16" and not self.objective.corrects_mismatch:
+            raise ValueError(
+                "sampling.dtype=bfloat16 draws from rounded weights, and nothing corrects for it. "
+                "Type objective.mismatch.correct=token (or =sequence), or sampling.dtype=float32"
             )
         if self.overlong_buffer >= sampling.max_new_tokens:
             raise ValueError(

@@ -51,6 +51,7 @@ AT_REST: Mapping[str, Any] = {
 """Keys that say nothing at this value (at any, if None) where no word expresses them."""
 WHY: Mapping[str, str] = {
     "sampling.slots": "the other engine's own matter",
+    "sampling.dtype": "the other engine's own matter",
     "sampling.surplus": "surplus groups are dropped there",
     "sampling.max_rounds": "there are no rounds",
     "sampling.on_exhausted": "a step that cannot be filled is an error there",

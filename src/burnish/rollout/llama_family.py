@@ -59,17 +59,22 @@ _Affine = list[tuple[Tensor, Tensor | None]]
 """Weights and biases of projections that read the same input; one entry when they lie side by side."""
 
 
-def _affine(linears: Sequence[Any], *, fuse: bool) -> _Affine:
+def _affine(linears: Sequence[Any], *, fuse: bool, dtype: torch.dtype) -> _Affine:
+    pairs: _Affine = [
+        (linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype)) for linear in linears
+    ]
     if not fuse:
-        return [(linear.weight, linear.bias) for linear in linears]
-    biases = [linear.bias for linear in linears]
-    return [(torch.cat([linear.weight for linear in linears]), None if biases[0] is None else torch.cat(biases))]
+        return pairs
+    weights, biases = zip(*pairs, strict=True)
+    return [(torch.cat(weights), None if biases[0] is None else torch.cat(biases))]
 
 
 def _apply(x: Tensor, affine: _Affine) -> Tensor:
+    """In the type of the weights; the result is float32 again."""
+    x = x.to(affine[0][0].dtype)
     if len(affine) == 1:
-        return F.linear(x, *affine[0])
-    return torch.cat([F.linear(x, weight, bias) for weight, bias in affine], dim=-1)
+        return F.linear(x, *affine[0]).float()
+    return torch.cat([F.linear(x, weight, bias) for weight, bias in affine], dim=-1).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +90,21 @@ class _Layer:
 
 
 class LlamaDecoder(ModuleDecoder):
-    """Decodes a model that `matches`. The weights are read when the decoder is made."""
+    """Decodes a model that `matches`. The weights are read when the decoder is made.
 
-    def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int, work: Work | None = None) -> None:
+    With `bf16` the products of one-token steps take bfloat16 copies of the weights and rounded inputs; prompts are read
+    in float32, and so are norms, rotation, attention and the cache.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        num_rows: int,
+        max_length: int,
+        work: Work | None = None,
+        bf16: bool = False,
+    ) -> None:
         super().__init__(model, num_rows=num_rows, max_length=max_length, work=work)
         base: Any = model.base_model
         config = model.config
@@ -99,9 +116,10 @@ class LlamaDecoder(ModuleDecoder):
         self._scaling: float = attention.scaling
         self._embedding: Tensor = base.embed_tokens.weight
         self._norm: Tensor = base.norm.weight
-        self._head: Any = model.get_output_embeddings()
-        fuse = sum(parameter.nbytes for parameter in base.layers.parameters()) <= FUSED_BYTES
+        self._dtype = torch.bfloat16 if bf16 else torch.float32
+        fuse = bf16 or sum(parameter.nbytes for parameter in base.layers.parameters()) <= FUSED_BYTES
         with torch.no_grad():
+            self._head = _affine((model.get_output_embeddings(),), fuse=False, dtype=self._dtype)
             self._layers = [self._layer(layer, fuse=fuse) for layer in base.layers]
             positions = torch.arange(max_length, device=model.device)[None]
             cos_TD, sin_TD = (table[0] for table in base.rotary_emb(self._embedding, positions))
@@ -121,12 +139,14 @@ class LlamaDecoder(ModuleDecoder):
             )
         return _Layer(
             norm_attention=layer.input_layernorm.weight,
-            query_key_value=_affine((attention.q_proj, attention.k_proj, attention.v_proj), fuse=fuse),
+            query_key_value=_affine(
+                (attention.q_proj, attention.k_proj, attention.v_proj), fuse=fuse, dtype=self._dtype
+            ),
             norm_heads=norm_heads,
-            output=_affine((attention.o_proj,), fuse=False),
+            output=_affine((attention.o_proj,), fuse=False, dtype=self._dtype),
             norm_mlp=layer.post_attention_layernorm.weight,
-            gate_up=_affine((mlp.gate_proj, mlp.up_proj), fuse=fuse),
-            down=_affine((mlp.down_proj,), fuse=False),
+            gate_up=_affine((mlp.gate_proj, mlp.up_proj), fuse=fuse, dtype=self._dtype),
+            down=_affine((mlp.down_proj,), fuse=False, dtype=self._dtype),
         )
 
     def step(self, tokens_B: Tensor, positions_B: Tensor, length: int) -> Tensor:
@@ -142,7 +162,7 @@ class LlamaDecoder(ModuleDecoder):
             normed = F.rms_norm(x_BE, x_BE.shape[-1:], layer.norm_mlp, self._epsilon)
             gate, up = _apply(normed, layer.gate_up).chunk(2, dim=-1)
             x_BE = x_BE + _apply(F.silu(gate) * up, layer.down)
-        return self._head(F.rms_norm(x_BE, x_BE.shape[-1:], self._norm, self._epsilon))
+        return _apply(F.rms_norm(x_BE, x_BE.shape[-1:], self._norm, self._epsilon), self._head)
 
     def _attend(self, index: int, heads: Tensor, cos_B1D: Tensor, sin_B1D: Tensor, mask: Tensor) -> Tensor:
         """[B, Q * D] from the projected `heads` [B, Q + H + H, D] of queries, keys and values."""

@@ -67,6 +67,7 @@ class LocalEngine:
         *,
         eos_ids: Set[int],
         slots: int,
+        bf16: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """
@@ -74,6 +75,7 @@ class LocalEngine:
             tokenizer: turns ids into text with `decode(ids, skip_special_tokens=...)`.
             eos_ids: every id that ends a completion.
             slots: completions that are decoded at once.
+            bf16: decode with weights rounded to bfloat16; see `LlamaDecoder`.
             progress: called with (finished requests, all requests) as requests finish.
         """
         assert slots > 0
@@ -81,6 +83,7 @@ class LocalEngine:
         self._encode = encode
         self._eos_ids = frozenset(eos_ids)
         self._slots = slots
+        self._bf16 = bf16
         self._progress = progress
         self.work = Work()
         """Of all calls so far."""
@@ -96,6 +99,11 @@ class LocalEngine:
         """
         model = publication.weights
         decoder = LlamaDecoder if matches(model) else ModuleDecoder
+        if self._bf16 and decoder is not LlamaDecoder:
+            raise ValueError(
+                f"sampling.dtype=bfloat16 is for plain Llama, Qwen2 and Qwen3 models, and this is "
+                f"{type(model).__name__} (or has parts of its own). Type sampling.dtype=float32"
+            )
         if model is not self._model or decoder is not self._decoder:
             require_supported(model, decoder)
         self._model, self._decoder, self._version = model, decoder, publication.version
@@ -123,7 +131,8 @@ class LocalEngine:
         tickets = _tickets(requests, prompts, self._slots)
         slots = min(self._slots, sum(len(request.seeds) for request in requests))
         max_length = max(map(len, prompts), default=0) + sampling.max_new_tokens
-        decoder = self._decoder(model, num_rows=slots, max_length=max_length, work=self.work)
+        bf16 = {"bf16": True} if self._bf16 else {}
+        decoder = self._decoder(model, num_rows=slots, max_length=max_length, work=self.work, **bf16)
         rows = _Rows(
             decoder, slots, sampling, max_length=max_length, eos_ids=self._eos_ids, device=model.device, work=self.work
         )
