@@ -111,6 +111,46 @@ def test_scores_that_are_not_finite_are_flagged_and_missing_ones_are_not(tmp_pat
     assert rows(path, "SELECT raw_mean, n_fault FROM groups") == [(1.0, 1)]
 
 
+def test_events_whose_value_is_nan_say_so_and_their_data_stays_json(tmp_path: Path):
+    path = tmp_path / "run.sqlite"
+    with store_at(path) as store:
+        store.record_event(
+            Event("nan", "loss is nan", value=math.nan, data={"loss": math.nan, "norms": [math.inf, 1.0]})
+        )
+        store.record_event(Event("inf", "loss is inf", value=math.inf, threshold=1.0))
+        store.record_event(Event("none", "no value"))
+    assert rows(path, "SELECT kind, value, nan FROM events") == [
+        ("nan", None, 1),
+        ("inf", math.inf, 0),
+        ("none", None, 0),
+    ]
+    assert rows(path, "SELECT json_extract(data, '$.loss'), json_extract(data, '$.norms[0]') FROM events LIMIT 1") == [
+        ("nan", "inf")
+    ]
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**80])
+def test_integers_that_sqlite_cannot_hold_are_kept_as_floats(tmp_path: Path, number: int):
+    path = tmp_path / "run.sqlite"
+    scored = rollout(raw=number, parts={"answer": number}, ms=number)
+    with store_at(path) as store:
+        store.record(step(1, judged(scored), metrics={"loss": number}))
+        store.record_event(Event("large", "large", value=number, data={"n": number}))
+    expected = float(number)
+    assert rows(path, "SELECT r.raw, r.total, p.value FROM rollouts r JOIN score_parts p USING(rollout_id)") == [
+        (expected,) * 3
+    ]
+    assert rows(path, "SELECT value FROM metrics_v UNION ALL SELECT value FROM events") == [(expected,)] * 2
+
+
+def test_stated_confidence_that_is_not_finite_is_flagged(tmp_path: Path):
+    path = tmp_path / "run.sqlite"
+    traces = {(0, 0): replace(trace(4), confidence=math.nan), (0, 1): replace(trace(4), target=math.inf)}
+    with store_at(path) as store:
+        store.record(step(1, judged(rollout(), rollout()), traces=traces, metrics={}))
+    assert rows(path, "SELECT flags FROM rollouts") == [(codes.TRACE_NOT_FINITE,)] * 2
+
+
 def test_traces_that_are_not_finite_are_flagged(tmp_path: Path):
     path = tmp_path / "run.sqlite"
     traces = {
@@ -591,6 +631,53 @@ def test_over_its_limit_the_store_drops_old_text_and_says_so(tmp_path: Path):
     assert rows(path, "SELECT count(*) FROM rollouts") == [(15 * 128,)]
     (dropped,) = rows(path, "SELECT sum(value) FROM events WHERE kind = 'store/dropped'")
     assert dropped == (rows(path, "SELECT sum(n_bodies) FROM steps")[0][0] - bodies,)
+
+
+def test_token_arrays_are_kept_of_as_many_groups_as_asked_for(tmp_path: Path):
+    for count in (0, 1, 16):
+        path = tmp_path / str(count)
+        with store_at(path, token_groups=count) as store:
+            store.record(learning_step(1))
+        assert rows(path, "SELECT sum(kept), sum(n_token_arrays) FROM groups, steps") == [(count, 16 * count * 8)]
+
+
+def test_flushing_asks_the_disk_to_keep_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, synced = tmp_path / "run.sqlite", list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    with store_at(path) as store:
+        store.record(learning_step(1))
+        synced.clear()
+        store.flush()
+        assert synced == [path.with_name("run.sqlite-wal").stat().st_ino]
+
+
+def test_a_row_that_refers_to_nothing_is_refused(tmp_path: Path):
+    path = tmp_path / "run.sqlite"
+    with store_at(path) as store:
+        store.record(learning_step(1))
+        store.flush()
+        for statement in (
+            "INSERT INTO bodies VALUES (99999, x'00', NULL)",
+            "INSERT INTO metrics VALUES (1, 99, 0.5, NULL, 0)",
+            "INSERT INTO steps(step, attempt) VALUES (9, 9)",
+        ):
+            with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+                store._db.execute(statement)
+
+
+def test_on_a_network_file_system_readers_and_the_writer_take_turns_and_a_person_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("burnish.store.opening.journal_mode", lambda path: "DELETE")
+    path, heard = tmp_path / "run.sqlite", list[str]()
+    with store_at(path, warn=heard.append) as store:
+        for number in range(1, 4):
+            store.record(learning_step(number))
+            store.flush()
+            assert rows(path, "SELECT max(step) FROM steps") == [(number,)]
+        assert sorted(found.name for found in tmp_path.iterdir()) == ["run.sqlite", "run.sqlite.lock"]
+    assert len(heard) == 1
+    assert "is on a network file system: readers and the writer take turns (journal_mode=delete)" in heard[0]
 
 
 def test_a_write_ahead_log_is_not_kept_on_a_network_file_system(tmp_path: Path):

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from burnish.store.keep import RANDOM_PER_GROUP
 
-ROLLOUT_BYTES = 260
-"""Row of a rollout with its index entries, three parts of its score, and its share of groups and rollups."""
-TEXT_BYTES = 1.6
-"""Per token of a body: 4.1 characters of English at zlib's first level."""
-TOKEN_BYTES = 8.0
-"""Per token of the token arrays of a rollout: ids, log-probabilities, entropy, push."""
+ROLLOUT_BYTES = 190
+"""Row of a rollout with three parts of its score, its index entries, and its share of a group and of rollups."""
+TEXT_BYTES = 1.75
+"""Per token of a body: 4.1 characters of English, compressed, in pages of the file."""
+TOKEN_BYTES = 12.0
+"""Per token of the token arrays: 6 where a rollout was not trained on, 17 where it was."""
 STEP_BYTES = 16_000
 """Metrics, histograms and extremes of a step."""
 KEPT_PER_GROUP = 2 + RANDOM_PER_GROUP
@@ -27,7 +27,7 @@ KEPT_PER_GROUP = 2 + RANDOM_PER_GROUP
 def step_bytes(*, groups: int, group_size: int, tokens: int, token_groups: int) -> int:
     """About how much a step adds to the record when every completion has `tokens` tokens of English: an upper figure.
 
-    Example: 512 groups of 16 completions of 4,096 tokens, 4 of the groups with token arrays: 18 MB.
+    Example: 512 groups of 16 completions of 4,096 tokens, 4 of the groups with token arrays: 20 MB.
     """
     whole = min(groups, token_groups)
     bodies = whole * group_size + (groups - whole) * min(group_size, KEPT_PER_GROUP)

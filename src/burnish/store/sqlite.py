@@ -123,7 +123,7 @@ class SQLiteStore:
             now = time.time()
             cursor = db.execute(
                 "INSERT INTO attempts(started, beat, from_step, reason, config_diff, pid, host) VALUES (?,?,?,?,?,?,?)",
-                (now, now, from_step, reason, config_diff, os.getpid(), socket.gethostname()),
+                (now, now, from_step, _clean(reason), _clean(config_diff), os.getpid(), socket.gethostname()),
             )
             opened.append(cursor.lastrowid or 0)
             superseded = db.execute("UPDATE steps SET live = 0 WHERE live AND step > ?", (from_step,)).rowcount
@@ -190,7 +190,7 @@ class SQLiteStore:
         if self._error is not None:
             return
         statement = "UPDATE attempts SET ended = ?, exit_code = ?, reason = coalesce(?, reason) WHERE attempt = ?"
-        values = (time.time(), exit_code, reason, attempt)
+        values = (time.time(), exit_code, _clean(reason), attempt)
         self._put(lambda db: db.execute(statement, values) and None, "the end of the attempt")
 
     def close(self) -> None:
@@ -321,6 +321,10 @@ def _advice(error: BaseException, path: Path) -> str:
     if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(damaged):
         return f". It is damaged: type `burnish store rebuild {path.parent}`"
     return ""
+
+
+def _clean(sentence: str | None) -> str | None:
+    return None if sentence is None else clean(sentence)[0]
 
 
 def _prepare(db: sqlite3.Connection, path: Path, warn: Callable[[str], None]) -> None:

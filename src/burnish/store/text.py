@@ -27,8 +27,8 @@ def clean(text: str) -> tuple[str, bool]:
 
 
 def packed(text: str) -> bytes:
-    """zlib of the UTF-8 of clean text. Level 1: half the time of the default for a tenth more bytes."""
-    return zlib.compress(text.encode(), 1)
+    """zlib of the UTF-8 of clean text, at its usual level: a tenth smaller than at the first."""
+    return zlib.compress(text.encode())
 
 
 def unpacked(blob: bytes) -> str:
