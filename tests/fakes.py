@@ -40,6 +40,9 @@ class RecordingLearner:
         self.steps += 1
         return {"grad_norm": 1.0, "learning_rate": 0.1, "update/skipped": 0.0}
 
+    def not_finite(self) -> tuple[str, ...]:
+        return ()
+
     def publish(self, version: int, /) -> Publication:
         return Publication(version, None)
 

@@ -151,6 +151,12 @@ class Prepared:
     shares: Shares
     """Metrics of the whole update that were known before it was cut; not to be added up over pieces."""
 
+    @property
+    def trains(self) -> bool:
+        """Whether any token has a weight in any term. An update of a batch without would still move the weights, by
+        the optimiser's moments and weight decay."""
+        return bool(self.weights_KN.any())
+
     def select(self, sequences: Tensor) -> Prepared:
         """A piece: the given sequences with the weights that the whole batch gave them."""
         index = self.batch.token_index(sequences)

@@ -86,7 +86,7 @@ def _rows() -> tuple[MetricName, ...]:
         row(
             "update/skipped",
             "updates",
-            "updates of the step that were left out: gradient not finite",
+            "updates of the step that were left out: loss or gradient not finite",
             "0",
             better="down",
         ),

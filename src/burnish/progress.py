@@ -22,6 +22,8 @@ class Progress:
     """Admitted groups left over from the last step, when the plan keeps them."""
     empty_steps: int = 0
     """Steps in a row that trained on nothing."""
+    skipped_updates: int = 0
+    """Updates in a row that were left out because a number was not finite."""
 
     def state_dict(self) -> dict[str, Any]:
         state = asdict(replace(self, surplus=[]))
@@ -32,6 +34,7 @@ class Progress:
         self.updates = state["updates"]
         self.dispatched = state["dispatched"]
         self.empty_steps = state["empty_steps"]
+        self.skipped_updates = state["skipped_updates"]
         self.surplus = [_group_from_json(group) for group in state["surplus"]]
 
 

@@ -67,7 +67,14 @@ class Learner(Protocol):
         ...
 
     def step(self) -> Metrics:
-        """Clip the gradient, update the weights, zero the gradient. Norms and maxima are reported here."""
+        """Clip the gradient, update the weights, zero the gradient. Norms and maxima are reported here.
+
+        With a loss or a gradient that is not finite it updates nothing and reports `update/skipped` as 1.
+        """
+        ...
+
+    def not_finite(self) -> tuple[str, ...]:
+        """What kept the last `step` from updating: `the loss`, `the gradient of` a parameter; empty when it updated."""
         ...
 
     def publish(self, version: int, /) -> Publication: ...

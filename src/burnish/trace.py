@@ -35,7 +35,7 @@ class Updates:
         self, groups: Sequence[Group], prepared: Prepared, seen: Pass, stepped: Metrics, *, same_policy: bool
     ) -> None:
         """Add one update. `same_policy`: its log-probabilities are of the very weights that sampled."""
-        self.num_updates += 1
+        self.num_updates += not stepped["update/skipped"]
         self._trained += prepared.num_trained
         for name, (total, count) in (seen.shares | prepared.shares).items():
             before = self._sums.get(name, (0.0, 0.0))

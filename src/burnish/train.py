@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from burnish import seeds
-from burnish.batch import Batch, collate, spread
+from burnish.batch import Batch, Prepared, collate, spread
 from burnish.errors import TrainingError
 from burnish.objective import Objective
 from burnish.progress import Progress
@@ -28,12 +28,15 @@ from burnish.step_metrics import rollup, throughput
 from burnish.timing import Clock
 from burnish.trace import Updates
 from burnish.types import Group, Judged, Metrics, Request, Rollout, Sampling
+from burnish.watch import not_finite, nothing_trains, pass_rates, past_threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_EMPTY_STEPS = 3
-"""Steps in a row without a single group to train on, after which a run stops."""
+"""Steps in a row without a single group to train on, after which a run stops; before its first update, one does."""
+MAX_SKIPPED_UPDATES = 3
+"""Updates in a row with numbers that are not finite, after which a run stops."""
 
 
 class ExhaustedError(TrainingError):
@@ -73,6 +76,8 @@ class Run:
     """Called when a step is recorded: evaluation, checkpoints, sinks, progress."""
     phase: Callable[[str, int, int], None] = lambda name, done, total: None
     """Called within a step: what is under way, how much is done, of how much."""
+    notice: Callable[[Event], None] = lambda event: None
+    """Called with what a person should hear of at once, and not only find in the record."""
     droppable: Callable[[], AbstractContextManager[None]] = nullcontext
     """Open around generation: until its first update a step can be dropped, and made again as it was."""
     report: Callable[[], Metrics] = dict
@@ -80,12 +85,18 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     clock: Clock = field(default_factory=Clock)
 
+    def tell(self, event: Event) -> None:
+        """Record what a person should know, and say it."""
+        self.store.record_event(event)
+        self.notice(event)
+
 
 def train(run: Run) -> None:
     """Run the remaining steps.
 
     Raises:
         ExhaustedError: a step could not be filled and the plan says `error`, or several steps had no group at all.
+        TrainingError: several updates in a row had numbers that are not finite.
     """
     run.engine.load(run.learner.publish(run.progress.step))
     run.clock.lap()
@@ -99,6 +110,8 @@ def train(run: Run) -> None:
         metrics = rollup(judged) | run.prompts.report() | updates.metrics() | run.clock.lap()
         metrics |= run.report() | {"updates": float(run.progress.updates)}
         metrics |= throughput(metrics)
+        for event in past_threshold(run.progress.step, metrics):
+            run.tell(event)
         with run.clock("record"):
             run.store.record(_record(run, started, judged, updates, metrics))
         run.after_step(run, metrics)
@@ -151,13 +164,30 @@ def update(run: Run, groups: Sequence[Group]) -> Updates:
                     r.completion.policy_version == run.progress.step for g in minibatch for r in g.rollouts
                 )
                 prepared = run.objective.prepare(batch, _current(run, batch, fresh=fresh))
-                seen = run.learner.forward_backward(prepared)
-                stepped = run.learner.step()
-            made.add(minibatch, prepared, seen, stepped, same_policy=fresh)
-            run.progress.updates += 1
+                _update_once(run, made, minibatch, prepared, fresh=fresh)
             done += len(minibatch)
             run.phase("learning", done, plan.epochs * len(groups))
     return made
+
+
+def _update_once(run: Run, made: Updates, groups: Sequence[Group], prepared: Prepared, *, fresh: bool) -> None:
+    """One update, unless it would train nothing or with numbers that are not finite: then it is left out, and said."""
+    step = run.progress.step + 1
+    if not prepared.trains:
+        run.tell(nothing_trains(step, prepared))
+        return
+    seen = run.learner.forward_backward(prepared)
+    stepped = run.learner.step()
+    made.add(groups, prepared, seen, stepped, same_policy=fresh)
+    if not stepped["update/skipped"]:
+        run.progress.updates += 1
+        run.progress.skipped_updates = 0
+        return
+    fault = not_finite(step, run.learner.not_finite(), groups, prepared, seen)
+    run.tell(fault)
+    run.progress.skipped_updates += 1
+    if run.progress.skipped_updates == MAX_SKIPPED_UPDATES:
+        raise TrainingError(f"{MAX_SKIPPED_UPDATES} updates in a row were left out: {fault.message}. {fault.advice}")
 
 
 def _own_logprobs(run: Run, minibatches: Sequence[Sequence[Group]]) -> list[Tensor | None]:
@@ -228,9 +258,11 @@ def _wanted(prompts_per_step: int, judged: Sequence[Judged]) -> int:
 
 
 def _exhausted(run: Run, judged: list[Judged], num_admitted: int) -> list[Judged]:
-    """The rounds are used up: do what the plan says, and say so."""
+    """The rounds are used up: do what the plan says, and say so. When nothing ever trained, no later step will do
+    better with the same weights, so the run stops at once."""
     plan, progress = run.plan, run.progress
     outcomes = Counter(j.outcome for j in judged)
+    never = num_admitted == 0 and progress.updates == 0
     found = (
         f"step {progress.step + 1}: {plan.max_rounds} generation rounds gave {num_admitted} of {plan.prompts_per_step} "
         f"groups that can train ({', '.join(f'{n} {name}' for name, n in sorted(outcomes.items()))})"
@@ -239,11 +271,9 @@ def _exhausted(run: Run, judged: list[Judged], num_admitted: int) -> list[Judged
     progress.surplus = []
     skipped = plan.on_exhausted == "skip" or num_admitted == 0
     progress.empty_steps = progress.empty_steps + 1 if skipped else 0
-    if plan.on_exhausted == "error" or progress.empty_steps == MAX_EMPTY_STEPS:
-        raise ExhaustedError(f"{found}. {advice}")
-    run.store.record_event(
-        Event("exhausted", found, severity=2, step=progress.step + 1, value=num_admitted, advice=advice)
-    )
+    if plan.on_exhausted == "error" or progress.empty_steps == MAX_EMPTY_STEPS or never:
+        raise ExhaustedError("\n".join([f"{found}:", *pass_rates(judged), advice]))
+    run.tell(Event("exhausted", found, severity=2, step=progress.step + 1, value=num_admitted, advice=advice))
     if skipped:
         return [replace(j, outcome="surplus") if j.outcome == "admitted" else j for j in judged]
     return judged

@@ -24,6 +24,8 @@ from tests.e2e.conftest import Command, read_rows
 from tests.fakes import ListStore
 from tests.tiny_models import MODELS, TOKENIZERS
 
+pytestmark = pytest.mark.reliability(26)
+
 ModelDir = Callable[[str], Path]
 
 TOLERANCE = 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -78,8 +79,9 @@ def assert_stopped_whole(run: Path, number: signal.Signals, last_line: str) -> i
 def test_a_signal_at_any_moment_loses_nothing_that_was_done(
     whole: Path, inputs: list[str], tmp_path: Path, number: signal.Signals, attempts: Callable[..., int]
 ) -> None:
-    moments = random.Random(int(number))
-    for attempt in range(attempts(quick=2, long=20)):
+    moments, wanted, tries = random.Random(int(number)), attempts(quick=2, long=20), itertools.count()
+    while wanted:
+        attempt = next(tries)
         run, said = tmp_path / str(attempt), tmp_path / f"{attempt}-said"
         process = Process([*inputs, f"out={run}"], said)
         done = moments.randrange(STEPS - 1)
@@ -87,7 +89,11 @@ def test_a_signal_at_any_moment_loses_nothing_that_was_done(
         wait_until(lambda process=process: "\nfolder " in process.shown, process)  # before that, there is no run yet
         time.sleep(moments.uniform(0.0, 0.5))
         process.send(number)
-        assert process.end() == NAMES[number][1], process.said
+        code = process.end()
+        if code == 0 and (run / "summary.json").exists() and attempt < 60:
+            continue  # it was over before
+        assert code == NAMES[number][1], process.said
+        wanted -= 1
         assert_stopped_whole(run, number, process.said[-1])
         resumed = Process(["train", "--resume", run], said)
         assert resumed.end() == 0, resumed.said

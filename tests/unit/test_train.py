@@ -116,8 +116,20 @@ def test_a_run_that_never_finds_a_group_stops_within_its_rounds():
     run = make_run(hopeless, steps=100, max_rounds=3)
     with pytest.raises(ExhaustedError, match="12 all_wrong"):
         train(run)
-    assert len(run.store.steps) == 2  # the third step in a row without a group ends it
-    assert len(run.engine.requests) == 3 * 3 * 4
+    assert run.store.steps == []  # with the weights that it has, no other step would do better
+    assert len(run.engine.requests) == 3 * 4
+
+
+def test_a_run_that_finds_no_group_any_more_stops_after_three_steps():
+    run = make_run(
+        lambda prompt, sample, seed: "no" if run.progress.step else half_right(prompt, sample, seed),
+        steps=100,
+        max_rounds=3,
+    )
+    with pytest.raises(ExhaustedError, match="12 all_wrong"):
+        train(run)
+    assert len(run.store.steps) == 1 + 2
+    assert len(run.engine.requests) == 4 + 3 * 3 * 4
 
 
 def test_every_generated_rollout_is_recorded_and_every_trained_one_has_a_trace():

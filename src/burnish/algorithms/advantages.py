@@ -20,13 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from burnish.algorithms import alike
 from burnish.algorithms.groups import dense, total
 
 EPS = 1e-6
 """Added to a standard deviation before it divides; verl's value (TRL adds 1e-4)."""
-
-ALIKE = 1e-6
-"""Scores of a group closer than this, relative to max(1, the largest magnitude), are taken as equal."""
 
 
 def standardized(scores_B: Tensor, group_B: Tensor, *, eps: float = EPS) -> Tensor:
@@ -158,8 +156,8 @@ def _compare(scores_B: Tensor, group_B: Tensor) -> _Groups:
     squares_B = total(centered_B.square(), index_B, num_groups)[index_B]
     highest_B = _most(known_B.masked_fill(~present_B, -torch.inf), index_B, num_groups)
     lowest_B = -_most((-known_B).masked_fill(~present_B, -torch.inf), index_B, num_groups)
-    magnitude_B = torch.maximum(highest_B.abs(), lowest_B.abs()).clamp(min=1.0)
-    signal_B = present_B & (highest_B - lowest_B > ALIKE * magnitude_B)  # the spread of a single score is 0
+    least_B = (alike.ROUNDING * torch.maximum(highest_B.abs(), lowest_B.abs())).clamp(min=alike.CLOSE)
+    signal_B = present_B & (highest_B - lowest_B >= least_B)  # `alike.differ`; the spread of a single score is 0
     return _Groups(index_B, num_groups, present_B, size_B, centered_B, squares_B, signal_B)
 
 

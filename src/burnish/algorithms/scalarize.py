@@ -22,13 +22,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from burnish.algorithms.alike import differ
+
 Parts = Mapping[str, float]
 """Part -> its value for one completion."""
 
 EPS = 1e-6
 """Added to a standard deviation before it divides; as in `advantages`."""
-ALIKE = 1e-6
-"""Values of a group closer than this, relative to max(1, the largest magnitude), are taken as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,7 @@ def normalized_sum(
 def _z_scores(values: Mapping[int, float], eps: float) -> dict[int, float]:
     if len(values) < 2:
         return dict.fromkeys(values, 0.0)
-    low, high = min(values.values()), max(values.values())
-    if high - low <= ALIKE * max(1.0, abs(low), abs(high)):
+    if not differ(min(values.values()), max(values.values())):
         return dict.fromkeys(values, 0.0)
     mean, std = fmean(values.values()), stdev(values.values())
     return {index: (value - mean) / (std + eps) for index, value in values.items()}

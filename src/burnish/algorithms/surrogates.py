@@ -28,8 +28,12 @@ MAX_LOG_RATIO = 20.0
 
 
 def log_ratio(logprobs_N: Tensor, old_logprobs_N: Tensor) -> Tensor:
-    """log(pi / pi_old), clamped to +-20 as verl does, so that one hopeless token cannot make the loss infinite."""
-    return (logprobs_N - old_logprobs_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    """log(pi / pi_old), clamped to +-20 as verl does, so that one hopeless token cannot make the loss infinite.
+
+    In float32 at least, whatever it is given: exp of 20 is infinite in float16.
+    """
+    least = torch.promote_types(logprobs_N.dtype, torch.float32)
+    return (logprobs_N.to(least) - old_logprobs_N.to(least)).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
 
 def clipped(

@@ -89,6 +89,7 @@ class Session:
         """Sums over the whole run, attempts before a resume included: seconds per phase, tokens."""
         self._attempt_opened = False
         self._restarts_reported = 0
+        self._noticed: set[str] = set()
         self._saved: str | None = None
         """The checkpoint that holds all that was done so far."""
         with ExitStack() as closing, signals.droppable():  # what is open is closed if the rest cannot be made
@@ -130,6 +131,7 @@ class Session:
             self.store,
             after_step=self._after_step,
             phase=self.console.phase,
+            notice=self._notice,
             droppable=self.signals.droppable,
             report=self._restarts,
         )
@@ -264,6 +266,12 @@ class Session:
         found = self.parts.upkeep.restarts
         before, self._restarts_reported = self._restarts_reported, found
         return {"rollouts/restarts": float(found - before)}
+
+    def _notice(self, event: Event) -> None:
+        """Show what is recorded, the first time that it happens: some things go on happening at every step."""
+        if event.kind not in self._noticed:
+            self._noticed.add(event.kind)
+            self.console.note(f"{event.message}. {event.advice}" if event.advice else event.message)
 
     def _write(self, step: int, metrics: Metrics) -> None:
         for sink in self.sinks:

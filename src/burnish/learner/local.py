@@ -13,6 +13,7 @@ Shape letters: N completion tokens, B sequences, J tracked ids.
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,9 @@ class LocalLearner:
         self.tokenizer = tokenizer
         self.objective = objective
         self.updates = 0
+        self._loss = 0.0
+        """Of the gradient that is being accumulated."""
+        self._not_finite: tuple[str, ...] = ()
         self._tokens_per_piece = tokens_per_piece
         self._max_grad_norm = max_grad_norm
         self._schedule = schedule
@@ -132,6 +136,7 @@ class LocalLearner:
                 loss, piece_shares = self.objective.loss(output, _on(self._policy.device, piece))
                 loss.backward()
                 shares = _sum(shares, piece_shares)
+                self._loss += loss.item()
                 index = prepared.batch.token_index(sequences)
                 logprobs_N[index] = output.logprobs_N.detach().cpu()
                 entropy_N[index] = output.entropy_N.detach().cpu()
@@ -153,30 +158,46 @@ class LocalLearner:
     def step(self) -> Metrics:
         """One update of AdamW, without weight decay on biases and norms.
 
-        A gradient that is not finite updates nothing: weights and moments stay as they are, bit for bit. Such an
-        update still counts in the schedule, which follows the plan.
+        A loss or a gradient that is not finite updates nothing: weights, moments and schedule stay as they are, bit
+        for bit.
 
         Returns:
-            grad_norm before clipping; learning_rate; update/skipped, 1 when the gradient was not finite.
+            grad_norm before clipping; learning_rate; update/skipped, 1 when nothing was updated.
         """
         moved = [p for p in self._named.values() if p.grad is not None]
         norm = get_total_norm([p.grad for p in moved if p.grad is not None])
         rate = self._learning_rate * self._schedule(self.updates)
-        finite = bool(norm.isfinite())
-        if finite:
+        self._not_finite = () if norm.isfinite() and math.isfinite(self._loss) else self._name_not_finite()
+        if not self._not_finite:
             clip_grads_with_norm_(moved, self._max_grad_norm, norm)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             self._optimizer.step()
+            self.updates += 1
         self._optimizer.zero_grad(set_to_none=True)
-        self.updates += 1
-        return {"grad_norm": float(norm), "learning_rate": rate, "update/skipped": 0.0 if finite else 1.0}
+        self._loss = 0.0
+        return {"grad_norm": float(norm), "learning_rate": rate, "update/skipped": float(bool(self._not_finite))}
+
+    def not_finite(self) -> tuple[str, ...]:
+        return self._not_finite
+
+    def _name_not_finite(self) -> tuple[str, ...]:
+        loss = () if math.isfinite(self._loss) else ("the loss",)
+        spoilt = [name for name, p in self._named.items() if p.grad is not None and not p.grad.norm().isfinite()]
+        found = (*loss, *(f"the gradient of {name}" for name in spoilt))
+        return found or ("the norm of the gradient",)  # each is finite, and their squares together are not
 
     def publish(self, version: int) -> Publication:
         """The model itself: an engine in this process sees every update as it is made."""
         return Publication(version=version, weights=self.model)
 
     def save(self, folder: Path) -> None:
+        """Write what `restore` reads.
+
+        Raises:
+            TrainingError: a weight or a moment is not finite; nothing is written.
+        """
+        state.refuse_not_finite(dict(self.model.named_parameters()), self._optimizer)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         state.write_optimizer(folder, self._optimizer, self._named, updates=self.updates, settings=self._settings)

@@ -19,9 +19,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from burnish.errors import TrainingError
+
 RESUME = "resume"
 OPTIMIZER_FILE = "optimizer.safetensors"
 LEARNER_FILE = "learner.json"
+
+
+def refuse_not_finite(named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Check what a checkpoint would hold.
+
+    Raises:
+        TrainingError: a parameter or an optimiser's tensor of it holds NaN or infinity.
+    """
+    for name, parameter in named.items():
+        tensors = {name: parameter} | {f"{name}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
+        for shown, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise TrainingError(
+                    f"{shown} holds numbers that are not finite, so no checkpoint is written. Go back to an older one"
+                )
 
 
 def write_optimizer(

@@ -7,12 +7,9 @@ an overlong penalty teach nothing about being right.
 
 from __future__ import annotations
 
+from burnish.algorithms.alike import differ
 from burnish.protocols import GroupFilter
 from burnish.types import Group, Outcome
-
-TOLERANCE = 1e-6
-"""Relative spread below which scores are alike. By range and not by standard deviation, whose rounding error makes
-equal scores look different."""
 
 
 class ConstantGroups(GroupFilter):
@@ -22,8 +19,7 @@ class ConstantGroups(GroupFilter):
         raw = group.raw
         if len(raw) < 2:
             return "fault"
-        low, high = min(raw), max(raw)
-        if high - low > TOLERANCE * max(1.0, abs(high), abs(low)):
+        if differ(min(raw), max(raw)):
             return "admitted"
         statuses = {rollout.score.status for rollout in group.rollouts if rollout.score.raw is not None}
         if statuses == {"ok"}:
