@@ -27,6 +27,10 @@ from burnish.rewards.worker import Reply, Worker
 from burnish.types import Status
 
 _EQUALS_RE = re.compile(r"(?<![<>!:=\\])=(?!=)")
+_SPACE_RE = re.compile(r"(?<![0-9]) | (?![0-9])")
+"""Spaces that say nothing; one between two digits does."""
+_SET_RE = re.compile(r"\\?\{.*\\?\}")
+_PAIR_RE = re.compile(r"[(\[].*,.*[)\]]")
 _LIST_RE = re.compile(r"[,;]|\\text|\b(?:and|or)\b|\\(?:le|ge|neq?|leq|geq)(?![a-zA-Z])|[<>]")
 _COMMAND_RE = re.compile(
     r"\\(?:frac|sqrt|pi|cdot|times|div|pm|log|ln|exp|sin|cos|tan|binom|left|right|infty|lfloor|rfloor|lceil|rceil)"
@@ -91,11 +95,17 @@ def _settle(answer: str, gold: str) -> Judgement | _Question:
     verdict = _same_text(stated, expected) or _same_value(stated, expected)
     if verdict is not None:
         return verdict
-    if _is_words(expected) or refusal(expected, expected):
+    if _is_words(expected) or refusal(expected, expected) or _are_of_two_kinds(stated, expected):
         return WRONG
     if reason := refusal(stated, expected):
         return Judgement("unparsed", reason)
     return _question(stated, expected)
+
+
+def _are_of_two_kinds(stated: str, expected: str) -> bool:
+    """One is a set, which has no order, the other a pair, a tuple or an interval; the algebra system overlooks that."""
+    kinds = [(_SET_RE.fullmatch(text), _PAIR_RE.fullmatch(text)) for text in (stated, expected)]
+    return any(a[0] and b[1] for a, b in (kinds, kinds[::-1]))
 
 
 def _judgement(reply: Reply) -> Judgement:
@@ -105,7 +115,7 @@ def _judgement(reply: Reply) -> Judgement:
 
 
 def _same_text(stated: str, expected: str) -> Judgement | None:
-    if stated.replace(" ", "") == expected.replace(" ", ""):
+    if _SPACE_RE.sub("", stated) == _SPACE_RE.sub("", expected):
         return OK
     if _is_words(expected) and stated.casefold() == expected.casefold():
         return OK
