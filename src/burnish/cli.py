@@ -45,12 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _say(error: Exception) -> None:
     """Print an error for people. It may quote data, so nothing of it reaches the terminal as it is."""
-    from burnish.prompts.rows import DataError
+    from burnish.prompts.rows import in_full
     from burnish.terminal import printable_lines, sayable_in
 
-    text = "\n".join([f"burnish: {error}", *getattr(error, "__notes__", ())])
-    if isinstance(error, DataError) and (rest := error.write_rest()):
-        text += f"\nall {error.total:,} are in {rest}"
+    text = "\n".join([f"burnish: {in_full(error)}", *getattr(error, "__notes__", ())])
     print(sayable_in(sys.stderr, printable_lines(text)), file=sys.stderr)
 
 
@@ -82,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.formatter_class = argparse.RawDescriptionHelpFormatter
     train.epilog = "exit codes:\n" + "\n".join(f"  {code:3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+    doctor = command("doctor", _doctor, "check what `train` with these words would meet, without training", words=words)
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
 
     evaluate = command("eval", _eval, "evaluate a model on held-out prompts", words="MODEL DATA [key=value ...]")
     evaluate.add_argument("model", help="`embedded`, a model directory, a checkpoint, or a hub name")
@@ -146,6 +147,24 @@ def _train(args: argparse.Namespace, words: list[str]) -> int:
 
     start(config, grace=args.grace)
     return 0
+
+
+def _doctor(args: argparse.Namespace, words: list[str]) -> int:
+    from burnish.overrides import load_config
+
+    try:
+        config = load_config(words)
+    except ValueError as error:
+        from burnish.doctor import Diagnosis
+
+        found = Diagnosis()
+        found.add("config", "fault", str(error))
+    else:
+        from burnish.doctor import examine
+
+        found = examine(config)
+    print(found.as_json() if args.json else "\n".join(found.lines()))
+    return 0 if found.is_fit else EXIT_USAGE
 
 
 def _eval(args: argparse.Namespace, words: list[str]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -40,6 +41,19 @@ def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(config, error) from error
     return model.to(place).eval(), tokenizer
+
+
+def skeleton(config: RunConfig) -> PreTrainedModel:
+    """The model without its weights: shapes and settings, on no device. Tells what it needs before it is loaded."""
+    path, trust = _model_path(config), config.model.trust_remote_code
+    try:
+        _require_model_files(path)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(path, trust_remote_code=trust), dtype=torch.float32, trust_remote_code=trust
+            )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(config, error) from error
 
 
 def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:

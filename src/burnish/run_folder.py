@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -51,18 +52,11 @@ class RunFolder:
             InUseError: another process is writing into it.
             ValueError: it has content, its name will not do, or it cannot be made.
         """
-        path = path.resolve()
-        if not re.fullmatch(NAME, path.name, re.ASCII):
-            raise ValueError(
-                f"the run folder's name is {path.name!r}; it needs 1 to 100 letters, digits, dots, dashes or "
-                "underscores, and starts with a letter or a digit. Type out=runs/my-run"
-            )
+        path = cls.require_new(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"cannot make the run folder {path}: {reason(error)}. Type another out=") from error
-        if not (path / LOCK).is_file():
-            _refuse_content(path)
         folder = cls(path, _lock(path))
         try:
             _refuse_content(path)
@@ -70,6 +64,32 @@ class RunFolder:
             folder.close()
             raise
         return folder
+
+    @staticmethod
+    def require_new(path: Path) -> Path:
+        """See that a run may begin in `path`, which is returned without dots and links, and make nothing.
+
+        Raises:
+            ValueError: it has content, its name will not do, or it cannot be made.
+        """
+        is_link, path = path.is_symlink(), path.resolve()
+        if not re.fullmatch(NAME, path.name, re.ASCII):
+            raise ValueError(
+                f"the run folder's name is {path.name!r}; it needs 1 to 100 letters, digits, dots, dashes or "
+                "underscores, and starts with a letter or a digit. Type out=runs/my-run"
+            )
+        if is_link:
+            raise ValueError(f"the run folder is a symbolic link to {path}. Type out={path}")
+        try:
+            place = next(folder for folder in (path, *path.parents) if folder.exists())
+        except OSError as error:
+            raise ValueError(f"cannot make the run folder {path}: {reason(error)}. Type another out=") from error
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            why = "cannot be written to" if place.is_dir() else "is no folder"
+            raise ValueError(f"cannot make the run folder {path}: {place} {why}. Type another out=")
+        if place == path and not (path / LOCK).is_file():
+            _refuse_content(path)
+        return path
 
     @classmethod
     def open_existing(cls, path: Path) -> Self:

@@ -13,7 +13,7 @@ from tests.e2e.conftest import Command, write_rows
 
 ModelDir = Callable[[str], Path]
 
-COMMANDS = ("train", "eval", "base", "generate", "grade", "config")
+COMMANDS = ("train", "doctor", "eval", "base", "generate", "grade", "config")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

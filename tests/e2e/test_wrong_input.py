@@ -1,7 +1,7 @@
 """What goes wrong before a run starts: exit code 2, one sentence that says what to type, and nothing left behind.
 
 Every case is a command that is wrong in one way. The same command with the mistake corrected, into the same folder,
-must then run.
+must then run. `burnish doctor` says both beforehand: it must find whatever training would stop at.
 """
 
 from __future__ import annotations
@@ -126,6 +126,9 @@ def test_a_mistake_is_one_sentence_and_its_correction_runs(
     burnish: Command, places: Mapping[str, Path], case: Case
 ) -> None:
     wrong, corrected, message = case
+    examined = burnish("doctor", *words(wrong, places))
+    assert examined.code == 2
+    assert message.format(**places) in examined.out
     refused = burnish("train", *words(wrong, places))
     assert refused.code == 2
     assert refused.err.startswith("burnish: ")
@@ -134,6 +137,8 @@ def test_a_mistake_is_one_sentence_and_its_correction_runs(
     run = places["tmp"] / "run"
     assert not run.exists() or not list(run.iterdir())
 
+    examined = burnish("doctor", *words(corrected, places))
+    assert examined.code == 0, examined.out
     ended = burnish("train", *words(corrected, places))
     assert ended.code == 0, ended.err
     assert (run / "checkpoints/step-000001").is_dir()

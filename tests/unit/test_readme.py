@@ -56,7 +56,7 @@ def commands() -> list[str]:
 def test_every_command_of_the_readme_parses(command: str):
     args, words = cli._parser().parse_known_args(shlex.split(command)[1:])
     assert args.run is not None
-    if args.command == "train" and args.resume is None:
+    if args.command == "doctor" or (args.command == "train" and args.resume is None):
         load_config(words)
     else:
         assert not words

@@ -83,7 +83,7 @@ def test_a_folder_with_other_things_in_it_is_refused_and_not_touched(tmp_path: P
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ValueError, match=r"cannot make the run folder .*: file exists"):
+    with pytest.raises(ValueError, match=r"cannot make the run folder .*run is no folder"):
         RunFolder.open_new(tmp_path / "run")
 
 

@@ -29,7 +29,7 @@ from burnish.learner.forward import PolicyForward
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
 from burnish.models import load_model
-from burnish.objective import Term
+from burnish.objective import Objective, Term
 from burnish.prompts import tasks
 from burnish.prompts.datasets import Lengths, Loaded, Report, load_prompts
 from burnish.prompts.encoding import ChatEncoder, end_of_sequence_ids
@@ -43,6 +43,7 @@ from burnish.rewards.upkeep import NO_UPKEEP, Upkeep
 from burnish.rollout.decoder import position_limit
 from burnish.rollout.local import LocalEngine
 from burnish.run_folder import RunFolder
+from burnish.sinks.quiet import tracker
 from burnish.train import Plan, Run
 from burnish.types import Prompt, Sampling
 
@@ -83,6 +84,11 @@ class Parts:
     """What a person should know before they are used: which code of others is trusted."""
     swaps: Swaps
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens that a sequence of the model may have."""
+        return positions_of(self.model)
+
 
 def assemble(config: RunConfig, swaps: Swaps = NOTHING, *, progress: Callable[[int, int], None] | None = None) -> Parts:
     """Load the model and its tokenizer and build engine and reward around them.
@@ -91,19 +97,42 @@ def assemble(config: RunConfig, swaps: Swaps = NOTHING, *, progress: Callable[[i
         ValueError: the model cannot be loaded, the device is not there, or there is no end-of-sequence token.
     """
     model, tokenizer = load_model(config)
-    encode = ChatEncoder(
+    encode = make_encoder(config, tokenizer)
+    engine = make_engine(config, model, tokenizer, encode, progress=progress)
+    reward, upkeep, notes = graded(config, swaps)
+    reward = Judged(reward, fails=config.reward.on_fault == "fail", score=config.reward.fault_score)
+    parts = Parts(model, tokenizer, encode, engine, reward, upkeep, notes, swaps)
+    return parts if swaps.engine is None else replace(parts, engine=swaps.engine(parts))
+
+
+def make_encoder(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> ChatEncoder:
+    return ChatEncoder(
         tokenizer,
         template=config.data.template,
         max_prompt_tokens=config.data.max_prompt_tokens,
         truncate_left=config.data.overlong_prompts == "truncate_left",
     )
+
+
+def make_engine(
+    config: RunConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    encode: ChatEncoder,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> LocalEngine:
+    """
+    Raises:
+        ValueError: there is no end-of-sequence token.
+    """
     generation = model.generation_config
     eos_ids = end_of_sequence_ids(
         tokenizer,
         config_eos=model.config.eos_token_id,
         generation_eos=generation.eos_token_id if generation else None,
     )
-    engine = LocalEngine(
+    return LocalEngine(
         tokenizer,
         encode,
         eos_ids=eos_ids,
@@ -111,13 +140,14 @@ def assemble(config: RunConfig, swaps: Swaps = NOTHING, *, progress: Callable[[i
         bf16=config.sampling.dtype == "bfloat16",
         progress=progress,
     )
-    reward, upkeep, notes = _graded(config, swaps)
-    reward = Judged(reward, fails=config.reward.on_fault == "fail", score=config.reward.fault_score)
-    parts = Parts(model, tokenizer, encode, engine, reward, upkeep, notes, swaps)
-    return parts if swaps.engine is None else replace(parts, engine=swaps.engine(parts))
 
 
-def _graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Upkeep, tuple[str, ...]]:
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Tokens that a sequence of the model may have; None without a limit."""
+    return position_limit(model.config.get_text_config())
+
+
+def graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Upkeep, tuple[str, ...]]:
     """The reward, its upkeep, and what to know of it."""
     brought = (f"given from Python: {', '.join(swaps.names)}",) if swaps.names else ()
     if swaps.reward is not None:
@@ -127,8 +157,15 @@ def _graded(config: RunConfig, swaps: Swaps) -> tuple[Reward, Upkeep, tuple[str,
     return shaped(config, made), made, (*made.notes, *brought)
 
 
-def training_prompts(config: RunConfig, parts: Parts) -> Loaded:
+Encode = Callable[[Prompt], Sequence[int]]
+"""A prompt's token ids, however many."""
+
+
+def training_prompts(config: RunConfig, encode: Encode, positions: int | None) -> Loaded:
     """The prompts to train on, with the account of every row read.
+
+    Args:
+        positions: tokens that a sequence of the model may have.
 
     Raises:
         ValueError: the data has faults, fewer prompts than one step trains on, or prompts too long for the model.
@@ -137,17 +174,17 @@ def training_prompts(config: RunConfig, parts: Parts) -> Loaded:
     if data.train in tasks.TASKS:
         loaded = _of_task(data.train, "train", data.limit or tasks.TRAIN_POOL)
     else:
-        loaded = _of_rows(config, data.train, parts.encode, split=data.split, limit=data.limit)
+        loaded = _of_rows(config, data.train, encode, split=data.split, limit=data.limit)
     if len(loaded.prompts) < wanted:
         raise ValueError(
             f"each step needs {wanted} prompts, and {data.train} has {len(loaded.prompts)}. "
             f"Type sampling.prompts_per_step={len(loaded.prompts)} train.updates_per_step=1, or give more data"
         )
-    _require_room(config, parts, loaded)
+    _require_room(config, loaded, encode, positions)
     return loaded
 
 
-def heldout_prompts(config: RunConfig, parts: Parts) -> tuple[str, Loaded] | None:
+def heldout_prompts(config: RunConfig, encode: Encode, positions: int | None) -> tuple[str, Loaded] | None:
     """Suite name and the prompts to evaluate on; None when nothing is held out.
 
     Raises:
@@ -160,16 +197,16 @@ def heldout_prompts(config: RunConfig, parts: Parts) -> tuple[str, Loaded] | Non
         suite, loaded = source, _of_task(source, "heldout", config.eval.prompts)
     else:
         suite = Path(source).stem
-        loaded = _of_rows(config, source, parts.encode, split="test", limit=config.eval.prompts)
-    _require_room(config, parts, loaded)
+        loaded = _of_rows(config, source, encode, split="test", limit=config.eval.prompts)
+    _require_room(config, loaded, encode, positions)
     return suite, loaded
 
 
-def _require_room(config: RunConfig, parts: Parts, loaded: Loaded) -> None:
+def _require_room(config: RunConfig, loaded: Loaded, encode: Encode, positions: int | None) -> None:
     """Every prompt must leave the model room for a completion. Asked before anything starts: the engine would find
     out when it meets such a prompt, which may be hours later."""
-    parts.encode.whole(loaded.prompts[0])  # can it be rendered at all?
-    positions, max_new_tokens = position_limit(parts.model.config.get_text_config()), config.sampling.max_new_tokens
+    encode(loaded.prompts[0])  # can it be rendered at all?
+    max_new_tokens = config.sampling.max_new_tokens
     if positions is None or config.data.max_prompt_tokens + max_new_tokens <= positions:
         return
     if max_new_tokens >= positions:
@@ -177,7 +214,7 @@ def _require_room(config: RunConfig, parts: Parts, loaded: Loaded) -> None:
             f"sampling.max_new_tokens={max_new_tokens} leaves no room for a prompt in the {positions:,} positions of "
             f"the model. Type sampling.max_new_tokens={positions // 2}"
         )
-    lengths = Lengths(parts.encode.whole, positions - max_new_tokens)
+    lengths = Lengths(encode, positions - max_new_tokens)
     found = sum(lengths.is_overlong(prompt) for prompt in loaded.prompts)
     if found:
         room = positions - lengths.longest
@@ -205,7 +242,7 @@ def _of_task(name: str, split: tasks.Split, n: int) -> Loaded:
     return Loaded(prompts, report)
 
 
-def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str, limit: int | None) -> Loaded:
+def _of_rows(config: RunConfig, source: str, encode: Encode, *, split: str, limit: int | None) -> Loaded:
     _refuse_near_task(source)
     data = config.data
     return load_prompts(
@@ -220,7 +257,7 @@ def _of_rows(config: RunConfig, source: str, encode: ChatEncoder, *, split: str,
         duplicates=data.duplicates,
         max_prompt_tokens=data.max_prompt_tokens,
         overlong_prompts=data.overlong_prompts,
-        encode_whole=encode.whole,
+        encode_whole=encode,
         needs_answer=config.reward.needs_answers,
     )
 
@@ -262,21 +299,52 @@ def make_statements(
 
 def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: Store, **hooks: Any) -> Run:
     """A run at step 0. `hooks` are the `after_step` and `phase` of `Run`."""
-    sampling, train = config.sampling, config.train
-    objective = make_objective(config, vocab_size=parts.model.config.get_text_config().vocab_size)
-    confidence = make_confidence(config, parts.tokenizer)
+    objective = trained_objective(config, parts.model, parts.tokenizer, prompts)
+    objective = replace(objective, terms=(*objective.terms, *parts.swaps.terms))
+    return Run(
+        plan=make_plan(config),
+        engine=parts.engine,
+        learner=make_learner(config, parts.model, parts.tokenizer, objective),
+        reward=parts.reward,
+        objective=objective,
+        prompts=make_sampler(config, prompts, parts.swaps),
+        admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(),
+        store=store,
+        **hooks,
+    )
+
+
+def trained_objective(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+) -> Objective:
+    """The configured objective, with the confidence term where there is one.
+
+    Raises:
+        ValueError: the tokenizer or the data does not fit the configured confidence.
+    """
+    objective = make_objective(config, vocab_size=model.config.get_text_config().vocab_size)
+    confidence = make_confidence(config, tokenizer)
     if confidence and config.confidence and config.confidence.train:
         if config.confidence.target == "data":
             require_targets(prompts, config.confidence.loss)
         objective = confidence.train(objective)
-    objective = replace(objective, terms=(*objective.terms, *parts.swaps.terms))
+    return objective
+
+
+def make_learner(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, objective: Objective
+) -> LocalLearner:
+    """
+    Raises:
+        ValueError: the model makes its logits in a way that the learner cannot follow.
+    """
+    train, optimizer = config.train, config.optimizer
     planned_updates = train.steps * train.updates_per_step * train.epochs
-    optimizer = config.optimizer
-    learner = LocalLearner(
-        parts.model,
-        parts.tokenizer,
+    return LocalLearner(
+        model,
+        tokenizer,
         objective,
-        temperature=sampling.temperature,
+        temperature=config.sampling.temperature,
         tokens_per_piece=train.tokens_per_piece,
         learning_rate=optimizer.learning_rate,
         betas=(optimizer.beta1, optimizer.beta2),
@@ -284,20 +352,9 @@ def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: 
         weight_decay=optimizer.weight_decay,
         max_grad_norm=optimizer.max_grad_norm,
         schedule=make_schedule(optimizer.schedule, optimizer.warmup_updates, planned_updates),
-        reference=copy.deepcopy(parts.model) if objective.needs_reference else None,
+        reference=copy.deepcopy(model) if objective.needs_reference else None,
         bf16=config.model.dtype == "bfloat16",
         gradient_checkpointing=config.model.gradient_checkpointing,
-    )
-    return Run(
-        plan=make_plan(config),
-        engine=parts.engine,
-        learner=learner,
-        reward=parts.reward,
-        objective=objective,
-        prompts=make_sampler(config, prompts, parts.swaps),
-        admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(),
-        store=store,
-        **hooks,
     )
 
 
@@ -348,6 +405,16 @@ def eval_sampling(config: RunConfig) -> Sampling:
     return Sampling(
         temperature=config.eval.temperature, top_p=config.eval.top_p, max_new_tokens=config.sampling.max_new_tokens
     )
+
+
+def require_sinks(config: RunConfig) -> None:
+    """See that what the configured sinks need is installed.
+
+    Raises:
+        ValueError: it is not, with what to type.
+    """
+    for name in set(config.log.sinks) & {"wandb", "trackio"}:
+        tracker(name)
 
 
 def make_sinks(config: RunConfig, folder: RunFolder) -> Iterator[Sink]:

@@ -218,7 +218,7 @@ class Log(Section):
 class RunConfig(Section):
     out: str = "runs/{name}-{seed}"
     """The run folder. {name} and {seed} are filled in."""
-    name: str = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
     seed: NonNegativeInt = 1
     model: Model = Model()
     data: Data = Data()

@@ -90,7 +90,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: P
     _use_threads(config)
     console = Console(0)
     parts = build.assemble(config, progress=lambda done, total: console.phase("evaluating", done, total))
-    held_out = build.heldout_prompts(config, parts)
+    held_out = build.heldout_prompts(config, parts.encode.whole, parts.positions)
     assert held_out is not None, "`burnish eval` names its data"
     suite, loaded = held_out
     console.header(str(loaded.report).splitlines())

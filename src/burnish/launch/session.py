@@ -101,8 +101,8 @@ class Session:
         self.parts = build.assemble(config, self.swaps)
         closing.callback(self.parts.upkeep.close)
         closing.callback(self.console.close)
-        self.data = build.training_prompts(config, self.parts)
-        self.held_out = build.heldout_prompts(config, self.parts)
+        self.data = build.training_prompts(config, self.parts.encode.whole, self.parts.positions)
+        self.held_out = build.heldout_prompts(config, self.parts.encode.whole, self.parts.positions)
         self.parts.upkeep.check()
         self.remarks = self._try_out() if self.parts.notes else []
         if not folder.config_path.exists():

@@ -61,6 +61,14 @@ class DataError(ValueError):
         return Path(path)
 
 
+def in_full(error: Exception) -> str:
+    """What an error says. Problems of a `DataError` that its message leaves out are in a file, which is named."""
+    text = str(error)
+    if isinstance(error, DataError) and (rest := error.write_rest()):
+        text += f"\nall {error.total:,} are in {rest}"
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     place: str

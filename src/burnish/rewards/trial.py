@@ -6,10 +6,14 @@ runs that cannot be repeated.
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from burnish.rewards.extract import gold_answer
 from burnish.rewards.upkeep import NO_UPKEEP, Upkeep
 from burnish.types import FAULTS, Completion, Prompt, Score
 
@@ -51,6 +55,92 @@ def try_out(
                     f"then {_shown(other)}. Runs with it cannot be repeated"
                 )
     return list(dict.fromkeys(faults)) + moods[:1] + upkeep.remarks()
+
+
+# -- gold and junk ----------------------------------------------------------------------------------------------------
+
+FORMS = ("{whole}", "Answer: {gold}", "#### {gold}", "\\boxed{{{gold}}}")
+"""Ways to state a right answer: the row's own (a whole solution in some data), and each style's."""
+JUNK = ("I do not know.", "Answer: ")
+GRADED_PROMPTS = 64
+GRADED_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a reward takes right answers and junk."""
+
+    prompts: int
+    """How many with an answer were tried."""
+    gold: int
+    """For how many of them a statement of the right answer is right."""
+    junk: int
+    """For how many of them junk is: no answer at all, or that of another prompt."""
+    gold_mean: float
+    """Mean task metric of the best statement of the right answer."""
+    junk_mean: float
+    """Of the best junk."""
+    refused: tuple[str, ...]
+    """Ids of prompts whose right answer is not."""
+    faults: tuple[str, ...]
+    """What went wrong in grading, each said once."""
+    ms: float
+    """Median time of one verdict."""
+
+
+def grade_gold(
+    reward: Callable[[Prompt, Sequence[Completion]], Sequence[Score]],
+    prompts: Sequence[Prompt],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trial | None:
+    """Score stated answers and junk for prompts from all over the data; None when no prompt has an answer.
+
+    Stops early when it takes long, so that a slow reward costs seconds.
+    """
+    spread = prompts[:: max(len(prompts) // GRADED_PROMPTS, 1)][:GRADED_PROMPTS]
+    tried = [prompt for prompt in spread if prompt.answer is not None]
+    started = clock()
+    best: list[tuple[float, float]] = []
+    right_junk = 0
+    refused: list[str] = []
+    faults: dict[str, None] = {}
+    times: list[float] = []
+    for prompt in tried:
+        if best and clock() - started > GRADED_SECONDS:
+            break
+        texts, num_gold = _statements(prompt, tried)
+        before = clock()
+        scores = reward(prompt, [_completion(text) for text in texts])
+        times.append(1000.0 * (clock() - before) / len(texts))
+        faults |= dict.fromkeys(f"{s.status}: {s.message}" for s in scores if s.status in FAULTS)
+        gold, junk = scores[:num_gold], scores[num_gold:]
+        if not any(score.status == "ok" for score in gold):
+            refused.append(prompt.id)
+        right_junk += any(score.status == "ok" for score in junk)
+        best.append((_best(gold), _best(junk)))
+    if not best:
+        return None
+    gold_mean, junk_mean = (statistics.fmean(column) for column in zip(*best, strict=True))
+    num_right = len(best) - len(refused)
+    return Trial(
+        len(best), num_right, right_junk, gold_mean, junk_mean, tuple(refused), tuple(faults), statistics.median(times)
+    )
+
+
+def _statements(prompt: Prompt, others: Sequence[Prompt]) -> tuple[list[str], int]:
+    """Texts that state the right answer, then junk; and how many of the former."""
+    assert prompt.answer is not None
+    gold = gold_answer(prompt.answer)
+    right = list(dict.fromkeys(form.format(whole=prompt.answer, gold=gold) for form in FORMS))
+    wrong = next((o.answer for o in others if o.answer and gold_answer(o.answer) != gold), None)
+    junk = [*JUNK, *([f"Answer: {gold_answer(wrong)}"] if wrong else [])]
+    return [*right, *junk], len(right)
+
+
+def _best(scores: Sequence[Score]) -> float:
+    """The best task metric; not a number where grading always failed."""
+    return max((score.raw for score in scores if score.raw is not None), default=math.nan)
 
 
 def _shown(score: Score) -> str:

@@ -81,7 +81,7 @@ class LocalEngine:
         assert slots > 0
         self._tokenizer = tokenizer
         self._encode = encode
-        self._eos_ids = frozenset(eos_ids)
+        self.eos_ids = frozenset(eos_ids)
         self._slots = slots
         self._bf16 = bf16
         self._progress = progress
@@ -134,7 +134,7 @@ class LocalEngine:
         bf16 = {"bf16": True} if self._bf16 else {}
         decoder = self._decoder(model, num_rows=slots, max_length=max_length, work=self.work, **bf16)
         rows = _Rows(
-            decoder, slots, sampling, max_length=max_length, eos_ids=self._eos_ids, device=model.device, work=self.work
+            decoder, slots, sampling, max_length=max_length, eos_ids=self.eos_ids, device=model.device, work=self.work
         )
         found: list[dict[int, Completion]] = [{} for _ in requests]
         num_finished = 0
@@ -154,7 +154,7 @@ class LocalEngine:
                     yield request.id, tuple(completions[sample] for sample in range(len(request.seeds)))
 
     def _completion(self, end: _Ended, prompt_ids: array[int], version: int) -> Completion:
-        stopped = end.token_ids[-1] in self._eos_ids
+        stopped = end.token_ids[-1] in self.eos_ids
         shown = end.token_ids[:-1] if stopped else end.token_ids
         return Completion(
             prompt_ids=prompt_ids,

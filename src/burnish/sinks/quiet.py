@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from burnish.metric_names import with_promised_names
 from burnish.types import Metrics
@@ -39,6 +41,20 @@ class QuietSink(ABC):
             self._working = False
             name = type(self).__name__
             warnings.warn(f"{name} {consequence}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=3)
+
+
+def tracker(name: str) -> Any:
+    """The module of a tracker.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"log.sinks has {name}, which is not installed. Type pip install 'burnish[wandb]', or leave it out"
+        ) from error
 
 
 def sayable(value: float) -> float | str:

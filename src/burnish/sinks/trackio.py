@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from burnish.sinks.quiet import QuietSink
+from burnish.sinks.quiet import QuietSink, tracker
 from burnish.types import Metrics
 
 
@@ -19,12 +18,7 @@ class TrackioSink(QuietSink):
 
     def __init__(self, *, project: str, name: str, config: Mapping[str, Any]) -> None:
         super().__init__()
-        try:
-            trackio = importlib.import_module("trackio")
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                "log.sinks has trackio, which is not installed. Type pip install 'burnish[wandb]', or leave it out"
-            ) from error
+        trackio = tracker("trackio")
         self._run = trackio.init(project=project, name=name, config=dict(config), resume="allow")
 
     def send(self, step: int, metrics: Metrics) -> None:

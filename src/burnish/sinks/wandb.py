@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from burnish.sinks.quiet import QuietSink
+from burnish.sinks.quiet import QuietSink, tracker
 from burnish.types import Metrics
 
 
@@ -19,12 +18,7 @@ class WandbSink(QuietSink):
 
     def __init__(self, *, project: str, name: str, config: Mapping[str, Any]) -> None:
         super().__init__()
-        try:
-            wandb = importlib.import_module("wandb")
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                "log.sinks has wandb, which is not installed. Type pip install 'burnish[wandb]', or leave it out"
-            ) from error
+        wandb = tracker("wandb")
         self._run = wandb.init(project=project, name=name, id=name, resume="allow", config=dict(config))
         # Its own step counter cannot go back, and a resumed run does.
         self._run.define_metric("step")
