@@ -307,6 +307,31 @@ def test_the_example_runs_and_learns(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "loss/drift" in (done.folder / "metrics.jsonl").read_text()
 
 
+def test_all_four_swaps_at_once_take_a_dozen_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "with_engine(lam" in block
+    )
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(
+        "model: {path: embedded}\ndata: {train: add23}\n"
+        "sampling: {prompts_per_step: 2, group_size: 4, max_new_tokens: 48}\n"
+        "objective: {name: grpo}\ntrain: {steps: 2, updates_per_step: 1}\neval: {prompts: 2, greedy: false}\nout: run\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    done: Finished = runpy.run_path("script.py")["done"]
+    steps = [row for row in metrics(done) if "loss" in row]
+    assert len(steps) == 2
+    for row in steps:
+        assert {"loss/drift", "reward/score", "prompts/skipped"} <= row.keys()
+    with sqlite3.connect(done.folder / "run.sqlite") as db:
+        (scores,) = db.execute("SELECT count(*) FROM rollouts_v WHERE raw BETWEEN 0.01 AND 0.99").fetchone()
+        assert scores > 0, "right answers lose a share by their length"
+    state = json.loads((done.model / "resume/state.json").read_text(encoding="utf-8"))
+    assert state["given"] == ["reward", "terms", "sampler", "engine"]
+
+
 def test_the_code_of_the_page_runs(tiny: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With small numbers in place of its own; what it swaps in then trains together."""
     page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
@@ -324,7 +349,7 @@ def test_the_code_of_the_page_runs(tiny: Experiment, tmp_path: Path, monkeypatch
     monkeypatch.setattr(api, "load", load_tiny)
     monkeypatch.setattr(api, "train", lambda experiment: finished)
     space = runpy.run_path(str(script))
-    assert len(loaded) == 6
+    assert len(loaded) == 7
     done = train(space["experiment"])
     (step,) = (row for row in metrics(done) if "reward/score" in row)
     assert "loss/drift" in step

@@ -48,8 +48,8 @@ DEFAULTS: Mapping[str, Defaults] = {
             *(f"{ACTOR}loss_agg_mode=token-mean", f"{ACTOR}optim.weight_decay=0.01", f"{ACTOR}optim.lr=1e-6"),
             *(f"{ACTOR}optim.betas=[0.9,0.999]", "algorithm.adv_estimator=grpo"),
             *(f"{ACTOR}use_kl_loss=false", f"{ACTOR}kl_loss_coef=0.001", "reward_model.overlong_buffer.enable=false"),
+            "algorithm.filter_groups.enable=false",
         ),
-        ours={"objective.dynamic_sampling": "false"},
         kept={"train.steps": "total_epochs=30", "sampling.group_size": "rollout.n=1, a group without siblings"},
     ),
     "TRL": Defaults(
