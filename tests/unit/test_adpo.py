@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from burnish.algorithms import anchored, temperature
+from burnish.algorithms import advantages, anchored, temperature
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
 from burnish.build.objective import make_objective
 from burnish.config import RunConfig
@@ -106,6 +106,18 @@ def test_reproduces_the_adaptive_temperatures_of_document_and_code(num_right: in
     shares = adpo(**FIXED).prepare(batch, batch.old_logprobs_N).shares
     h_P = temperature.target_entropy(torch.tensor([value(shares, "adpo/q_entropy")]), of.size_P)
     assert h_P.item() == pytest.approx(row["H_over_Hmax"], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("num_right", range(9))
+def test_reproduces_the_targets_of_the_released_code(num_right: int):
+    row = reference("adpo_adaptive_tau")[num_right]
+    assert row["k_correct_of_8"] == num_right
+    scores_B = torch.tensor([1.0] * num_right + [0.0] * (8 - num_right))
+    group_B = torch.zeros(8, dtype=torch.int64)
+    advantages_B = advantages.standardized(scores_B, group_B)
+    of = anchored.siblings(group_B, scores_B)
+    expected = [row["q_correct"]] * num_right + [row["q_wrong"]] * (8 - num_right)
+    assert anchored.target(advantages_B, of, beta_reward=0.5).tolist() == pytest.approx(expected, abs=TOLERANCE)
 
 
 def test_the_documented_temperature_is_the_default():

@@ -49,6 +49,13 @@ def test_reproduces_the_reference_implementation(name, function):
     assert of(function, vectors["rewards"], groups).tolist() == equal_to(vectors[name])
 
 
+@pytest.mark.parametrize("function", ALL.values(), ids=ALL)
+def test_a_lone_completion_gets_what_the_references_recommend_and_not_its_raw_reward(function):
+    vectors = reference("singleton_group")
+    assert vectors["verl"] == pytest.approx(vectors["reward"] / (1.0 + 1e-6))  # verl takes mean 0 and std 1 for it
+    assert of(function, [vectors["reward"]], [0]).tolist() == [vectors["recommended"]]
+
+
 def test_one_right_of_four_by_hand():
     scores, groups = [1.0, 0.0, 0.0, 0.0], [0, 0, 0, 0]
     assert of(advantages.standardized, scores, groups).tolist() == equal_to([1.5, -0.5, -0.5, -0.5])

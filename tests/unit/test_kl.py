@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -21,6 +23,12 @@ def test_reproduces_the_reference_values_and_gradients(name, estimator):
     for row in reference("kl_[value,grad_wrt_logp]"):
         found = value_and_gradient(estimator, row["logp"], row["ref_logp"])
         assert found == pytest.approx(tuple(row[name]), rel=TOLERANCE, abs=TOLERANCE)
+
+
+def test_the_absolute_difference_which_is_not_offered_is_k1_without_its_sign():
+    for row in reference("kl_[value,grad_wrt_logp]"):
+        value, gradient = value_and_gradient(kl.k1, row["logp"], row["ref_logp"])
+        assert (abs(value), math.copysign(gradient, value) if value else 0.0) == pytest.approx(tuple(row["abs"]))
 
 
 @pytest.mark.parametrize(

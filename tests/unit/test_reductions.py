@@ -65,6 +65,12 @@ def test_the_batch_here_is_the_one_the_reference_implementations_saw():
     assert torch.tensor(vectors["ratio"])[mask].tolist() == pytest.approx(RATIO_N.tolist(), abs=1e-6)
     assert mask.nonzero()[:, 0].tolist() == SEQUENCE_N.tolist()
     assert torch.tensor(vectors["advantage_per_seq"])[SEQUENCE_N].tolist() == ADVANTAGES_N.tolist()
+    assert (vectors["eps_low"], vectors["eps_high"], vectors["c"]) == (0.2, 0.28, 3.0)
+    assert vectors["trl_dr_grpo_max_completion_length"] == 8
+
+
+def test_without_any_weight_the_loss_is_the_references_sum_over_tokens():
+    assert reduced(ALL_N.float()) == pytest.approx(reference("aggregation")["verl_token-sum"], abs=TOLERANCE)
 
 
 def test_clip_fractions_are_those_of_the_reference_implementations():

@@ -18,6 +18,13 @@ def test_reproduces_the_papers_column_exactly():
         assert overlong_penalty(row["len"], **PAPER, factor=1.0) == row["paper_trl"]
 
 
+def test_within_the_limit_it_is_verls_and_beyond_it_has_a_floor_that_verls_lacks():
+    rows = reference("overlong_max20480_cache4096")
+    for row in rows:
+        assert overlong_penalty(row["len"], **PAPER, factor=1.0) == max(row["verl_pf1"], -1.0)
+    assert min(row["verl_pf1"] for row in rows) < -1.0
+
+
 @pytest.mark.parametrize(
     ("length", "penalty"),
     [(0, 0.0), (16384, 0.0), (16385, -1 / 4096), (18432, -0.5), (20480, -1.0), (20481, -1.0), (24576, -1.0)],
