@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.rows import ROWS, WAITING
+from tests.reliability.rows import ROWS
+from tests.reliability.table import table
 
 PROPERTY = "reliability"
 
@@ -70,19 +71,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                     row, count = value
                     made[row] += count
                     passed[row] += count if outcome == "passed" else 0
-                    tests[row].add(report.nodeid.partition("[")[0])
+                    tests[row].add(report.nodeid.partition("[")[0].partition("tests/")[2])
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_table(made, passed, tests), encoding="utf-8")
+    out.write_text(table(made, passed, tests), encoding="utf-8")
     terminalreporter.write_line(
         f"reliability: {sum(passed.values())} of {sum(made.values())} attempts passed; see {out}"
     )
-
-
-def _table(made: dict[int, int], passed: dict[int, int], tests: dict[int, set[str]]) -> str:
-    lines = ["| row | promise | attempts | passed | tests |", "|---:|---|---:|---:|---|"]
-    for row, promise in ROWS.items():
-        where = ", ".join(f"`{test.partition('tests/')[2]}`" for test in sorted(tests.get(row, ())))
-        lines.append(
-            f"| {row} | {promise} | {made.get(row, 0)} | {passed.get(row, 0)} | {where or WAITING.get(row, 'none')} |"
-        )
-    return "\n".join(lines) + "\n"
