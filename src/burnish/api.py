@@ -103,18 +103,19 @@ def load(*source: str | Path | Mapping[str, Any]) -> Experiment:
     return Experiment(validate(trees[0]))
 
 
-def train(experiment: Experiment, *, resume: bool = False) -> Finished:
+def train(experiment: Experiment, *, resume: bool = False, allow_change: Sequence[str] = ()) -> Finished:
     """Train in a new run folder, `out` of the configuration.
 
     Args:
-        resume: continue the run in that folder, which keeps its own configuration; the swaps must be those it was
-            started with.
+        resume: continue the run in that folder. Configuration, data, model and swaps must be those it was started with.
+        allow_change: keys, sections, `data`, `model` or `reward` that may differ all the same; see docs/checkpoints.md.
 
     Raises:
         ValueError: the folder has content, or none to resume; wrong data or model.
         TrainingError: a grader fault, or a step that could not be filled.
-        ResumeError: the run in the folder had other data or other swaps.
+        ResumeError: the run in the folder was started with something else.
     """
+    config, swaps = experiment.config, experiment.swaps
     if resume:
-        return local.resume(folder_of(experiment.config), experiment.swaps)
-    return local.start(experiment.config, experiment.swaps)
+        return local.resume(folder_of(config), swaps, revise=lambda saved: config, allowed=allow_change)
+    return local.start(config, swaps)

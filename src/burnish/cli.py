@@ -72,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "post-train a model", words=words)
     train.add_argument("--resume", metavar="RUN", type=Path, help="continue the run in this folder")
     train.add_argument(
+        "--allow-change",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="with --resume: go on though this differs from what the run was started with (a key or section, data, "
+        "model, reward); may be given several times",
+    )
+    train.add_argument(
+        "--verify", action="store_true", help="with --resume: replay one recorded step and compare; writes nothing"
+    )
+    train.add_argument(
         "--grace",
         metavar="SECONDS",
         type=float,
@@ -133,15 +144,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace, words: list[str]) -> int:
-    from burnish.overrides import ConfigError, load_config
+    from burnish.overrides import ConfigError, load_config, revise
 
     if args.resume is not None:
-        if words:
-            raise ConfigError(f"--resume continues with the run's own configuration; leave out {' '.join(words)!r}")
-        from burnish.launch.local import resume
+        from burnish.launch import local
 
-        resume(args.resume, grace=args.grace)
+        compared = {"revise": lambda saved: revise(saved, words), "allowed": args.allow_change}
+        if args.verify:
+            local.verify(args.resume, **compared)
+        else:
+            local.resume(args.resume, **compared, grace=args.grace)
         return 0
+    if args.allow_change or args.verify:
+        raise ConfigError("--allow-change and --verify are about a run that exists. Type --resume RUN too")
     config = load_config(words)
     from burnish.launch.local import start
 

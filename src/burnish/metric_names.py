@@ -91,6 +91,12 @@ def _rows() -> tuple[MetricName, ...]:
             better="down",
         ),
         row(
+            "weights/checksum",
+            "1",
+            "sum of the bit patterns of the weights after the step, modulo 2^53",
+            "its value means nothing: two runs whose weights differ in one bit differ in it",
+        ),
+        row(
             "mismatch/mean",
             "nats",
             "mean |learner - engine| log-probability, same weights, trained tokens",

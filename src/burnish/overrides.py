@@ -58,6 +58,22 @@ def load_config(words: Sequence[str], *, tell: Callable[[str], None] | None = No
     return resolution.config
 
 
+def revise(saved: Mapping[str, Any], words: Sequence[str]) -> RunConfig:
+    """A run's own configuration with words over it; or, where the words name a preset or a file, what they come to.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    preset, files, pairs = _sources(list(words))
+    if preset is not None or files:
+        return load_config(words)
+    overrides: Tree = {}
+    for key, value, _ in pairs:
+        merge(overrides, nested({key: value}))
+    _refuse_unknown(overrides)
+    return _layered(dict(saved), {}, {}, {}, overrides, None).config
+
+
 def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr)
 

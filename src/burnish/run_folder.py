@@ -2,6 +2,7 @@
 
     runs/add23-1/
       config.json     the resolved configuration, secrets masked       metrics.jsonl   one line per step
+    run.json        which run it is, and what it depends on
       run.sqlite      the store                                        tensorboard/    event files
       checkpoints/    step-000010, step-000020, ...                    curves.png      the learning curve
       summary.json    what came of it                                  reliability.png stated confidence, where measured
@@ -25,6 +26,7 @@ from typing import Any, Self
 
 from burnish.checkpoint.durable import reason, write_atomically
 from burnish.lock import Lock
+from burnish.trees import flattened
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 LOCK = "lock"
@@ -110,6 +112,10 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def run_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -149,7 +155,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration; values that look like secrets are replaced by `***`."""
-        write_atomically(self.config_path, _json(_masked(config)))
+        write_atomically(self.config_path, _json(masked(config)))
 
     def read_config(self) -> dict[str, Any]:
         """The configuration as it was written.
@@ -157,13 +163,19 @@ class RunFolder:
         Raises:
             ValueError: the file is not one JSON object.
         """
-        try:
-            found = json.loads(self.config_path.read_bytes().decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.config_path} is not valid JSON ({error}). Put back a good copy of it") from error
-        if not isinstance(found, dict):
-            raise ValueError(f"{self.config_path} holds no JSON object. Put back a good copy of it")
-        return found
+        return _read(self.config_path)
+
+    def write_run(self, run: Mapping[str, Any]) -> None:
+        """Write which run this is and what it depends on; see `launch.origin`."""
+        write_atomically(self.run_path, _json(run))
+
+    def read_run(self) -> dict[str, Any] | None:
+        """What `write_run` wrote; None before it has.
+
+        Raises:
+            ValueError: the file is not one JSON object.
+        """
+        return _read(self.run_path) if self.run_path.is_file() else None
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write what came of the run. Numbers that are not finite become null, which JSON has."""
@@ -176,7 +188,8 @@ class RunFolder:
                 shutil.rmtree(folder)
         beside = [self.store_path.with_name(self.store_path.name + end) for end in ("-wal", "-shm", ".lock")]
         pictures = (self.curves_path, self.reliability_path, self.parts_path)
-        for file in (self.config_path, self.metrics_path, self.summary_path, self.store_path, *beside, *pictures):
+        texts = (self.config_path, self.run_path, self.metrics_path, self.summary_path)
+        for file in (*texts, self.store_path, *beside, *pictures):
             file.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -208,11 +221,12 @@ def _lock(path: Path) -> Lock:
         raise ValueError(f"cannot lock {path}: {reason(error)} ({path / LOCK}). Type another out=") from error
 
 
-def _masked(value: Any, key: str = "") -> Any:
+def masked(value: Any, key: str = "") -> Any:
+    """A tree with `***` in place of what looks like a secret."""
     if isinstance(value, Mapping):
-        return {name: _masked(inner, name) for name, inner in value.items()}
+        return {name: masked(inner, name) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_masked(inner, key) for inner in value]
+        return [masked(inner, key) for inner in value]
     if isinstance(value, str) and value:
         return MASK if SECRET_KEY.search(key) else SECRET_TEXT.sub(MASK, value)
     return value
@@ -224,6 +238,21 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def masked_keys(tree: Mapping[str, Any]) -> list[str]:
+    """Keys whose values `masked` has taken away."""
+    return [key for key, value in flattened(tree) if value == MASK and SECRET_KEY.search(key)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Put back a good copy of it") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object. Put back a good copy of it")
+    return found
 
 
 def _json(value: Any) -> bytes:

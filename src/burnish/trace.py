@@ -46,14 +46,14 @@ class Updates:
         self._trace(groups, prepared, seen, same_policy)
 
     def metrics(self) -> Metrics:
-        """Sums over counts; the learning rate of the last update; means and maxima of what each update reported."""
+        """Sums over counts; means and maxima of what each update reported; what the last update left behind."""
         found = {name: total / count for name, (total, count) in self._sums.items() if count}
         for name, values in self._stepped.items():
             if name.endswith("/max"):
                 found[name] = max(values)
             elif name == "update/skipped":
                 found[name] = sum(values)
-            elif name == "learning_rate":
+            elif name in ("learning_rate", "weights/checksum"):
                 found[name] = values[-1]
             else:
                 found[name] = sum(values) / len(values)

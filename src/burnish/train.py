@@ -101,20 +101,25 @@ def train(run: Run) -> None:
     run.engine.load(run.learner.publish(run.progress.step))
     run.clock.lap()
     while run.progress.step < run.plan.steps:
-        started = time.time()
-        judged = collect(run)
-        updates = update(run, [j.group for j in judged if j.outcome == "admitted"])
-        run.progress.step += 1
-        with run.clock("publish"):
-            run.engine.load(run.learner.publish(run.progress.step))
-        metrics = rollup(judged) | run.prompts.report() | updates.metrics() | run.clock.lap()
-        metrics |= run.report() | {"updates": float(run.progress.updates)}
-        metrics |= throughput(metrics)
-        for event in past_threshold(run.progress.step, metrics):
-            run.tell(event)
-        with run.clock("record"):
-            run.store.record(_record(run, started, judged, updates, metrics))
-        run.after_step(run, metrics)
+        take_step(run)
+
+
+def take_step(run: Run) -> None:
+    """One turn of the loop. The engine holds the weights that it begins with, and afterwards those that it made."""
+    started = time.time()
+    judged = collect(run)
+    updates = update(run, [j.group for j in judged if j.outcome == "admitted"])
+    run.progress.step += 1
+    with run.clock("publish"):
+        run.engine.load(run.learner.publish(run.progress.step))
+    metrics = rollup(judged) | run.prompts.report() | updates.metrics() | run.clock.lap()
+    metrics |= run.report() | {"updates": float(run.progress.updates)}
+    metrics |= throughput(metrics)
+    for event in past_threshold(run.progress.step, metrics):
+        run.tell(event)
+    with run.clock("record"):
+        run.store.record(_record(run, started, judged, updates, metrics))
+    run.after_step(run, metrics)
 
 
 def collect(run: Run) -> list[Judged]:

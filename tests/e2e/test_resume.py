@@ -94,8 +94,15 @@ def test_stopped_and_resumed_is_never_stopped(
 
     resumed = burnish("train", "--resume", stopped)
     assert resumed.code == 0, resumed.err
-    continued = {1: "there is no checkpoint yet", 2: "there is no checkpoint yet", 3: "continuing from step-000002"}
-    assert continued[stopped_at] in resumed.out
+    ended = f"previous attempt ended (KeyboardInterrupt) after step {stopped_at}; "
+    assert resumed.out.startswith(
+        ended
+        + {
+            1: "there is no checkpoint yet, so it starts over; 1 step will be repeated\n",
+            2: "there is no checkpoint yet, so it starts over; 2 steps will be repeated\n",
+            3: "resuming from step-000002; 1 step will be repeated\n",
+        }[stopped_at]
+    )
     assert_same_run(whole, stopped)
     with queries.open_store(stopped / "run.sqlite") as db:
         first, second = queries.attempts(db)
@@ -156,7 +163,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     resumed = burnish("train", "--resume", damaged)
     assert resumed.code == 0, resumed.err
     assert "checkpoint step-000004 rejected: model.safetensors" in resumed.out
-    assert "continuing from step-000002" in resumed.out
+    assert "previous attempt ended as planned after step 4; resuming from step-000002; 2 steps will be" in resumed.out
     assert_same_run(whole, damaged)
 
 
@@ -170,8 +177,8 @@ def test_other_training_data_is_refused_and_the_old_data_is_taken(
     before = sorted((tmp_path / "run/checkpoints").iterdir())
     refused = burnish("train", "--resume", tmp_path / "run")
     assert refused.code == 5
-    assert refused.err.startswith(f"burnish: the training data of {tmp_path / 'run'} changed: sums.jsonl had")
-    assert refused.err.count("\n") == 1
+    assert refused.err.startswith("burnish: sums.jsonl changed: 45 rows, sha256 ")
+    assert refused.err.splitlines()[-1].endswith("add to the command: --allow-change data")
     assert sorted((tmp_path / "run/checkpoints").iterdir()) == before
     sums.write_text(content)
     assert burnish("train", "--resume", tmp_path / "run").code == 0
@@ -186,7 +193,7 @@ def test_the_same_folder_twice_is_refused_with_what_to_type(
     refused = burnish(*words)
     assert refused.code == 2
     assert refused.err == (
-        f"burnish: {tmp_path / 'run'} is not empty (it has checkpoints, config.json, curves.png, metrics.jsonl and 3 "
+        f"burnish: {tmp_path / 'run'} is not empty (it has checkpoints, config.json, curves.png, metrics.jsonl and 4 "
         f"more): continue the run in it with `burnish train --resume {tmp_path / 'run'}`, or type another out=\n"
     )
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
@@ -285,6 +292,7 @@ def test_a_process_that_a_signal_ends_leaves_a_run_that_resumes_to_the_same_weig
 
     resumed = burnish("train", "--resume", ended)
     assert resumed.code == 0, resumed.err
+    assert ("previous attempt ended without a record after step" in resumed.out) == (how is signal.SIGKILL)
     assert (f"took over the lock that pid {process.pid} on host" in resumed.out) == (how is signal.SIGKILL)
     assert_same_run(whole, ended, steps=10)
     assert not (ended / "lock").exists()

@@ -67,7 +67,8 @@ def run(model_dir: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 
 def test_the_folder_holds_what_it_says_and_no_lock(run: Finished) -> None:
     assert run.names == [
-        *("checkpoints", "config.json", "curves.png", "metrics.jsonl", "run.sqlite", "summary.json", "tensorboard")
+        *("checkpoints", "config.json", "curves.png", "metrics.jsonl", "run.json", "run.sqlite", "summary.json"),
+        "tensorboard",
     ]
 
 

@@ -62,7 +62,7 @@ def test_the_manifest_names_every_file_with_size_and_sha256(tmp_path: Path):
     path = save(tmp_path, 7)
 
     found = json.loads((path / "manifest.json").read_text())
-    assert (found["format"], found["step"]) == (1, 7)
+    assert (found["format"], found["step"]) == (2, 7)
     assert set(found["files"]) == set(content(path)) - {"manifest.json"}
     for name, data in content(path).items():
         if name != "manifest.json":
@@ -408,7 +408,7 @@ def test_a_pickle_for_a_state_is_not_opened(two: Path):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"format": 2},
+        {"format": 1},
         {"format": None},
         {"step": 3},
         {"step": "2"},

@@ -45,9 +45,10 @@ def test_config_lists_every_key_with_its_meaning(capsys: pytest.CaptureFixture[s
     assert "objective.clip_high = " in capsys.readouterr().out
 
 
-def test_resume_takes_no_overrides(capsys: pytest.CaptureFixture[str]):
-    assert cli.main(["train", "--resume", "runs/x", "seed=2"]) == cli.EXIT_USAGE
-    assert "leave out 'seed=2'" in capsys.readouterr().err
+@pytest.mark.parametrize("word", ["--verify", "--allow-change=data"])
+def test_what_is_about_a_resume_is_refused_without_one(capsys: pytest.CaptureFixture[str], word: str):
+    assert cli.main(["train", word]) == cli.EXIT_USAGE
+    assert capsys.readouterr().err.endswith("Type --resume RUN too\n")
 
 
 def test_a_misspelt_task_is_refused_before_any_hub_is_asked(capsys: pytest.CaptureFixture[str], tmp_path):

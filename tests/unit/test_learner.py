@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
+from burnish.learner import state
 from burnish.learner.local import LocalLearner
 from burnish.learner.packing import cut
 from burnish.learner.schedule import make_schedule
@@ -317,7 +318,12 @@ def test_a_step_is_clipped_adamw_without_decay_on_vectors():
     slopes = gradient(model)
     norm = float(torch.stack([g.double().square().sum() for g in slopes.values()]).sum().sqrt())
     metrics = learner.step()
-    assert metrics == {"grad_norm": pytest.approx(norm, rel=1e-5), "learning_rate": 0.0025, "update/skipped": 0.0}
+    assert metrics == {
+        "grad_norm": pytest.approx(norm, rel=1e-5),
+        "learning_rate": 0.0025,
+        "update/skipped": 0.0,
+        "weights/checksum": state.checksum(model.parameters()),
+    }
     assert norm > 0.01
     for (name, after), before in zip(model.named_parameters(), twin.parameters(), strict=True):
         slope = slopes[name] * (0.01 / norm)
@@ -446,3 +452,15 @@ def test_a_prepared_batch_is_not_changed():
     learner_of(MODELS["qwen2"](V), tokens_per_piece=30).forward_backward(prepared)
     assert torch.equal(before.weights_KN, prepared.weights_KN)
     assert torch.equal(before.batch.tokens_N, prepared.batch.tokens_N)
+
+
+def test_the_checksum_of_weights_tells_one_bit_and_two_tensors_that_are_swapped():
+    a, b = torch.randn(7, 3), torch.randn(5)
+    before = state.checksum([a, b])
+    assert 0 <= before < 2**53
+    assert state.checksum([a.clone(), b.clone()]) == before
+    assert state.checksum([b, a]) != before
+    for position in range(21):
+        changed = a.clone()
+        changed.view(torch.int32).view(-1)[position] ^= 1 << position
+        assert state.checksum([changed, b]) != before

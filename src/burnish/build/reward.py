@@ -33,6 +33,7 @@ from burnish.rewards.answer import Answer
 from burnish.rewards.compose import SUM, Combine, Part, PartsReward, each
 from burnish.rewards.form import Format, Length, Overlong, Truncated
 from burnish.rewards.good_accuracy import GoodAccuracy
+from burnish.rewards.load import Source, locate
 from burnish.rewards.plugins import Plugin
 from burnish.rewards.repetition import Repetition
 from burnish.rewards.reward_model import RewardModel, load_classifier
@@ -57,6 +58,16 @@ def make_reward(config: RunConfig) -> PartsReward:
         limit, factor = config.sampling.max_new_tokens, config.objective.overlong.factor
         parts.append(Part("overlong", Overlong(max_length=limit, buffer=buffer, factor=factor)))
     return PartsReward(parts, combine=_combine(config), task=reward.task_name, right=_right(config))
+
+
+def plugin_sources(config: RunConfig) -> dict[str, Source]:
+    """Name of a part -> the file of its function, with its fingerprint. Nothing is run.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    parts = config.reward.parts.items()
+    return {name: locate(part.function) for name, part in parts if isinstance(part, FunctionPart)}
 
 
 def reward_parts(config: RunConfig) -> dict[str, tuple[float | None, bool | None]]:

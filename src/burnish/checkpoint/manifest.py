@@ -25,7 +25,7 @@ from burnish.checkpoint.durable import reason, sync
 
 MANIFEST = "manifest.json"
 STATE = "resume/state.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class DamagedError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,15 @@ def latest(root: Path) -> Found | None:
             "a new run with another out="
         )
     return None
+
+
+def whole(root: Path) -> Iterator[Found]:
+    """Every whole checkpoint under `root`, newest first; each is checked when it is asked for."""
+    for step, folder in steps_on_disk(root):
+        try:
+            yield Found(folder, step, verify(folder, step), ())
+        except DamagedError:
+            continue
 
 
 def steps_on_disk(root: Path) -> list[tuple[int, Path]]:

@@ -15,15 +15,10 @@ from burnish.config import RunConfig, resolved
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
 
 
-def identity(config: RunConfig, data: str) -> dict[str, Any]:
-    """Keys and values of `store.sqlite.RUN_KEYS`; `data`: fingerprint of the training data.
-
-    The id is made of what a run cannot change on its way: neither a moved folder nor a setting that a later version
-    adds makes it another run.
-    """
-    fixed = [config.out, config.name, config.seed, config.objective.name]
+def identity(config: RunConfig, data: str, *, run_id: str) -> dict[str, Any]:
+    """Keys and values of `store.sqlite.RUN_KEYS`; `data`: fingerprint of the training data."""
     return {
-        "run_id": f"{folder_of(config).name}-{sha256(fixed)[:12]}",
+        "run_id": run_id,
         "name": config.name,
         "objective": config.objective.name,
         "config": resolved(config),
@@ -32,6 +27,12 @@ def identity(config: RunConfig, data: str) -> dict[str, Any]:
         "code": __version__,
         "host": f"{platform.system()} {platform.machine()}",
     }
+
+
+def new_id(config: RunConfig) -> str:
+    """The id of a run that begins, made of what it cannot change on its way: it stays when its folder is moved."""
+    fixed = [config.out, config.name, config.seed, config.objective.name]
+    return f"{folder_of(config).name}-{sha256(fixed)[:12]}"
 
 
 def folder_of(config: RunConfig) -> Path:

@@ -7,6 +7,7 @@ picture of the curves. `evaluate_once`, `generate_once` and `print_token_ids` ar
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,19 +19,21 @@ from burnish.base.confidence import teach_confidence
 from burnish.confidence.setup import describe
 from burnish.confidence.tag import Tag
 from burnish.confidence.tokens import decision, decoder, encoder
-from burnish.config import Confidence, RunConfig
+from burnish.config import Confidence, RunConfig, resolved
 from burnish.errors import ResumeError
 from burnish.evaluate import evaluate, table
 from burnish.launch.identity import folder_of
-from burnish.launch.session import Finished, Session
+from burnish.launch.replay import Replay
+from burnish.launch.session import Finished, Resume, Session
 from burnish.launch.signals import GRACE_SECONDS, Signals, Stopped
 from burnish.models import load_model, load_tokenizer
 from burnish.overrides import validate
 from burnish.plots.curves import reliability_png
 from burnish.protocols import Publication
-from burnish.run_folder import RunFolder
+from burnish.run_folder import RunFolder, masked_keys
 from burnish.sinks.console import Console
 from burnish.terminal import printable
+from burnish.trees import Tree
 from burnish.types import Prompt, Request
 
 
@@ -58,11 +61,22 @@ def start(config: RunConfig, swaps: build.Swaps = build.NOTHING, *, grace: float
             raise
 
 
-def resume(path: Path, swaps: build.Swaps = build.NOTHING, *, grace: float = GRACE_SECONDS) -> Finished:
+def resume(
+    path: Path,
+    swaps: build.Swaps = build.NOTHING,
+    *,
+    revise: Callable[[Tree], RunConfig] = validate,
+    allowed: Sequence[str] = (),
+    grace: float = GRACE_SECONDS,
+) -> Finished:
     """Continue the run in `path` from its newest whole checkpoint, or from its start when it has none yet.
 
+    Args:
+        revise: the folder's configuration -> the one to continue with.
+        allowed: keys, or sections of them, that may differ from what the run was started with.
+
     Raises:
-        ResumeError: the folder's data is not what it was, no checkpoint is whole, or the record is gone.
+        ResumeError: something differs that may not, no checkpoint is whole, or the record is gone.
         Stopped: a signal came.
     """
     with Signals(grace) as signals, RunFolder.open_existing(path) as folder:
@@ -71,12 +85,43 @@ def resume(path: Path, swaps: build.Swaps = build.NOTHING, *, grace: float = GRA
                 f"{folder.path} has checkpoints, and its record {folder.store_path.name} is gone. Put it back, or type "
                 f"`burnish store rebuild {path}` to make it again from metrics.jsonl, and then resume"
             )
-        config = validate(folder.read_config())
-        _use_threads(config)
-        with Session(config, folder, signals, swaps) as session:
-            session.restore()
+        config = _continued(folder, revise)
+        for note in checkpoint.clean(folder.checkpoints_path):
+            print(printable(note))
+        found = checkpoint.latest(folder.checkpoints_path)
+        for sentence in found.rejected if found else ():
+            print(printable(sentence))
+        saved = folder.read_run() or (found and found.state["origin"])
+        with Session(config, folder, signals, swaps, resume=Resume(found, saved, allowed)) as session:
             session.run()
             return session.finished
+
+
+def verify(
+    path: Path,
+    swaps: build.Swaps = build.NOTHING,
+    *,
+    revise: Callable[[Tree], RunConfig] = validate,
+    allowed: Sequence[str] = (),
+) -> None:
+    """Replay one recorded step of the run in `path`, compare it with the record, and print what was compared.
+
+    Raises:
+        ResumeError: it differs; or no recorded step can be replayed; or as `resume`.
+    """
+    with RunFolder.open_existing(path) as folder:
+        config = _continued(folder, revise)
+        with Replay(config, folder, swaps, allowed) as replay:
+            replay.run()
+
+
+def _continued(folder: RunFolder, revise: Callable[[Tree], RunConfig]) -> RunConfig:
+    config = revise(folder.read_config())
+    if gone := masked_keys(resolved(config)):
+        again = " ".join(f"{key}=VALUE" for key in gone)
+        raise ValueError(f"no folder keeps secrets. Type it again: burnish train --resume {folder.path} {again}")
+    _use_threads(config)
+    return config
 
 
 def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: Path | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish import checkpoint
-from burnish.launch.identity import identity
+from burnish.launch.identity import identity, new_id
 from burnish.overrides import validate
 from burnish.run_folder import RunFolder
 from burnish.store.codes import SCHEMA_VERSION
@@ -55,6 +55,7 @@ def rebuild_record(run: Path) -> list[str]:
             raise ValueError(f"{path} is whole; there is nothing to rebuild. To make it again anyway, move it away")
         config = validate(folder.read_config())
         state = _state(folder)
+        origin = folder.read_run() or state.get("origin", {})
         if not folder.metrics_path.exists():
             raise ValueError(
                 f"{folder.metrics_path} is missing, and the record can be made from nothing else. It is written when "
@@ -67,7 +68,7 @@ def rebuild_record(run: Path) -> list[str]:
         found = rebuild(
             aside,
             metrics=folder.metrics_path,
-            run=identity(config, str(state.get("data", ""))),
+            run=identity(config, _data(origin), run_id=origin.get("run_id", new_id(config))),
             created=folder.config_path.stat().st_mtime,
             raw_range=(config.reward.wrong, config.reward.right),
             intervals=_intervals(folder, state),
@@ -83,6 +84,11 @@ def _state(folder: RunFolder) -> dict[str, Any]:
     except checkpoint.CheckpointError:
         return {}
     return {} if found is None else dict(found.state)
+
+
+def _data(origin: dict[str, Any]) -> str:
+    """Fingerprint of the training data, empty where nothing knows it."""
+    return origin["snapshot"]["data"]["sha256"] if origin else ""
 
 
 def _intervals(folder: RunFolder, state: dict[str, Any]) -> dict[tuple[int, str, str], Interval]:

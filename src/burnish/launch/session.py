@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -18,10 +18,14 @@ import torch
 from burnish import build, checkpoint
 from burnish.build.reward import reward_parts
 from burnish.config import RunConfig, resolved
-from burnish.errors import ResumeError, StorageError, exit_code
+from burnish.errors import StorageError, exit_code
 from burnish.evaluate import evaluate
+from burnish.launch import attempts, random_state
+from burnish.launch.changes import rounding_note
 from burnish.launch.identity import identity, sha256, versions
+from burnish.launch.origin import Origin
 from burnish.launch.signals import Signals, Stopped
+from burnish.launch.snapshot import of_config, of_content
 from burnish.plots.curves import curves_png, reliability_png
 from burnish.plots.parts import parts_png
 from burnish.progress import Progress
@@ -33,7 +37,7 @@ from burnish.rewards.trial import try_out
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
 from burnish.store.room import size, step_bytes
-from burnish.store.sqlite import SQLiteStore
+from burnish.store.sqlite import SQLiteStore, rename_run
 from burnish.train import Run, train
 from burnish.types import Metrics
 
@@ -61,6 +65,18 @@ class Finished:
     after: Mapping[str, HeldOut]
 
 
+@dataclass(frozen=True)
+class Resume:
+    """Where an earlier attempt left the run."""
+
+    found: checkpoint.Found | None
+    """None before the first checkpoint."""
+    saved: Mapping[str, Any] | None
+    """What the run depends on, as `origin.Origin` wrote it; None when the run ended before that."""
+    allowed: Sequence[str] = ()
+    """Keys of what may differ from it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Boundary:
     """The run's own state between two steps. What a step changes before its first update is dropped by going back."""
@@ -68,6 +84,7 @@ class Boundary:
     progress: Progress
     prompts: Mapping[str, Any]
     reward: Any
+    random: Mapping[str, Any]
 
 
 class Session:
@@ -77,7 +94,13 @@ class Session:
     """
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, signals: Signals, swaps: build.Swaps = build.NOTHING
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        signals: Signals,
+        swaps: build.Swaps = build.NOTHING,
+        *,
+        resume: Resume | None = None,
     ) -> None:
         self.config = config
         self.swaps = swaps
@@ -92,6 +115,11 @@ class Session:
         self._noticed: set[str] = set()
         self._saved: str | None = None
         """The checkpoint that holds all that was done so far."""
+        self._resume = resume
+        self.origin = Origin(
+            folder, config, saved=resume.saved if resume else None, allowed=resume.allowed if resume else ()
+        )
+        self.origin.agree(of_config(config, swaps))  # before any code of others is run
         with ExitStack() as closing, signals.droppable():  # what is open is closed if the rest cannot be made
             self._open(closing)
             self._closing = closing.pop_all()
@@ -103,20 +131,20 @@ class Session:
         closing.callback(self.console.close)
         self.data = build.training_prompts(config, self.parts.encode.whole, self.parts.positions)
         self.held_out = build.heldout_prompts(config, self.parts.encode.whole, self.parts.positions)
+        self.origin.agree(of_content(self.parts, self.data, self.held_out))
         self.parts.upkeep.check()
         self.remarks = self._try_out() if self.parts.notes else []
-        if not folder.config_path.exists():
+        if self._resume is None:
             folder.write_config(resolved(config))
+            self.origin.write(0)
         self.signals.advice = f"continue with: {folder.resume_command}"
-        self.store = SQLiteStore(
+        if self.origin.copied_from and folder.store_path.is_file():
+            rename_run(folder.store_path, self.origin.run_id)
+        self.store = open_store(
             folder.store_path,
-            run=identity(config, self.data.report.fingerprint),
-            parts={} if self.swaps.reward else reward_parts(config),
-            raw_range=(config.reward.wrong, config.reward.right),
-            seed=config.seed,
-            token_bytes=token_bytes(self.parts.tokenizer),
-            max_bytes=config.store.max_bytes,
-            token_groups=config.store.token_groups,
+            config,
+            self.parts,
+            identity(config, self.data.report.fingerprint, run_id=self.origin.run_id),
             warn=self.console.note,
         )
         closing.callback(self.store.close)
@@ -142,46 +170,21 @@ class Session:
 
     # -- the whole run -------------------------------------------------------------------------------------------------
 
-    def restore(self) -> None:
-        """Continue where the newest whole checkpoint stands."""
-        for note in checkpoint.clean(self.folder.checkpoints_path):
-            self.console.note(note)
-        found = checkpoint.latest(self.folder.checkpoints_path)
-        if found is None:
-            self.console.note("there is no checkpoint yet; the run starts from its beginning")
-            return
-        for sentence in found.rejected:
-            self.console.note(sentence)
-        state = found.state
-        if state["data"] != self.data.report.fingerprint:
-            raise ResumeError(
-                f"the training data of {self.folder.path} changed: {self.data.report.source} had fingerprint "
-                f"{state['data'][:12]} and now has {self.data.report.fingerprint[:12]}. Put the old data back, or "
-                "start a new run with another out="
-            )
-        if state["given"] != self.swaps.names:
-            raise ResumeError(
-                f"the run in {self.folder.path} was started with {_given(state['given'])} and now has "
-                f"{_given(self.swaps.names)}. Resume it as it was started: burnish.api.train(..., resume=True)"
-            )
+    def _restore(self, resume: Resume) -> None:
+        """Put back what the checkpoint holds, and make what was found what the next attempt is compared with."""
         run = self.run_state
-        run.learner.restore(found.path)
-        run.prompts.load_state_dict(state["prompts"])
-        run.progress.load_state_dict(state["progress"])
-        self.parts.upkeep.load_state_dict(state["reward"])
-        self.totals.update(state["totals"])
-        self.evaluations = [
-            Evaluation(
-                e["step"],
-                e["suite"],
-                {k: tuple(v) for k, v in e["values"].items()},
-                (),
-                tuple(ReliabilityBin(**b) for b in e["reliability"]),
-            )
-            for e in state["evaluations"]
-        ]
-        self._saved = found.path.name
-        self.console.note(f"continuing from {found.path.name}")
+        if resume.found is not None:
+            state = resume.found.state
+            run.learner.restore(resume.found.path)
+            run.prompts.load_state_dict(state["prompts"])
+            run.progress.load_state_dict(state["progress"])
+            self.parts.upkeep.load_state_dict(state["reward"])
+            random_state.load_state_dict(state["random"])
+            self.totals.update(state["totals"])
+            self.evaluations = [_evaluation(found) for found in state["evaluations"]]
+            self._saved = resume.found.path.name
+        self.folder.write_config(resolved(self.config))
+        self.origin.write(run.progress.step)
 
     def run(self) -> None:
         """Evaluate, train to the last step, save, evaluate again and write the summary.
@@ -190,11 +193,19 @@ class Session:
             Stopped: a signal came, and what was done is saved.
         """
         run = self.run_state
+        if self._resume is None:
+            random_state.seed(self.config.seed)
+        else:
+            self._restore(self._resume)
         if run.progress.step == run.plan.steps and self.folder.summary_path.exists():
             self.console.note(f"the run is complete: {run.progress.step} of {run.plan.steps} steps")
             return
-        self.store.open_attempt(run.progress.step)
+        if self._resume:
+            found = self._resume.found
+            self.console.note(attempts.told(self.folder.store_path, found and found.path.name, run.progress.step))
+        self.store.open_attempt(run.progress.step, config_diff=self.origin.diff())
         self._attempt_opened = True
+        self._report_changes()
         self.console.header(self._header())
         if self.folder.note:
             self.console.note(self.folder.note)
@@ -326,18 +337,10 @@ class Session:
                     "progress": boundary.progress.state_dict(),
                     "prompts": boundary.prompts,
                     "reward": boundary.reward,
-                    "data": self.data.report.fingerprint,
-                    "given": self.swaps.names,
+                    "random": boundary.random,
+                    "origin": self.origin.state_dict(),
                     "totals": dict(self.totals),
-                    "evaluations": [
-                        {
-                            "step": e.step,
-                            "suite": e.suite,
-                            "values": e.values,
-                            "reliability": [asdict(b) for b in e.reliability],
-                        }
-                        for e in self.evaluations
-                    ],
+                    "evaluations": [_without_items(evaluation) for evaluation in self.evaluations],
                 },
                 keep=self.config.checkpoint.keep,
                 warn=self.console.note,
@@ -346,7 +349,7 @@ class Session:
 
     def _mark(self) -> Boundary:
         run, upkeep = self.run_state, self.parts.upkeep
-        return Boundary(replace(run.progress), run.prompts.state_dict(), upkeep.state_dict())
+        return Boundary(replace(run.progress), run.prompts.state_dict(), upkeep.state_dict(), random_state.state_dict())
 
     # -- the end before the end ----------------------------------------------------------------------------------------
 
@@ -445,12 +448,46 @@ class Session:
             lines.append("sampling is truncated (top_p, top_k or min_p): importance ratios are biased")
         return lines
 
+    def _report_changes(self) -> None:
+        """What is other than in the attempts before: on the console and in the record."""
+        origin = self.origin
+        if origin.copied_from:
+            self._tell(
+                "copy", f"this folder is a copy of run {origin.copied_from}; it is run {origin.run_id} from now on"
+            )
+        if warning := rounding_note(origin.changes):
+            self._tell("environment", warning, severity=2)
+        for change in origin.changes:
+            if change.kind == "refused":
+                self._tell("change", f"allowed: {change}", severity=2)
+
+    def _tell(self, kind: str, message: str, *, severity: int = 1) -> None:
+        self.console.note(message)
+        self.store.record_event(Event(kind, message, severity=severity, step=self.run_state.progress.step))
+
     def _report_plugins(self) -> None:
         for note in self.parts.notes:
             self.store.record_event(Event("plugin", note))
         for remark in self.remarks:
             self.console.note(remark)
             self.store.record_event(Event("reward", remark, severity=2))
+
+
+def open_store(
+    path: Path, config: RunConfig, parts: build.Parts, run: Mapping[str, Any], *, warn: Callable[[str], None]
+) -> SQLiteStore:
+    """The store of a run of this config. `run`: its identity."""
+    return SQLiteStore(
+        path,
+        run=run,
+        parts={} if parts.swaps.reward else reward_parts(config),
+        raw_range=(config.reward.wrong, config.reward.right),
+        seed=config.seed,
+        token_bytes=token_bytes(parts.tokenizer),
+        max_bytes=config.store.max_bytes,
+        token_groups=config.store.token_groups,
+        warn=warn,
+    )
 
 
 def _room(config: RunConfig) -> str:
@@ -469,8 +506,19 @@ def _room(config: RunConfig) -> str:
     )
 
 
-def _given(names: list[str]) -> str:
-    return f"{', '.join(names)} given from Python" if names else "nothing given from Python"
+def _without_items(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "step": evaluation.step,
+        "suite": evaluation.suite,
+        "values": evaluation.values,
+        "reliability": [asdict(found) for found in evaluation.reliability],
+    }
+
+
+def _evaluation(found: Mapping[str, Any]) -> Evaluation:
+    values = {name: tuple(value) for name, value in found["values"].items()}
+    bins = tuple(ReliabilityBin(**each) for each in found["reliability"])
+    return Evaluation(found["step"], found["suite"], values, (), bins)
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:

@@ -162,7 +162,8 @@ class LocalLearner:
         for bit.
 
         Returns:
-            grad_norm before clipping; learning_rate; update/skipped, 1 when nothing was updated.
+            grad_norm before clipping; learning_rate; update/skipped, 1 when nothing was updated; weights/checksum of
+            the weights that it leaves.
         """
         moved = [p for p in self._named.values() if p.grad is not None]
         norm = get_total_norm([p.grad for p in moved if p.grad is not None])
@@ -176,7 +177,12 @@ class LocalLearner:
             self.updates += 1
         self._optimizer.zero_grad(set_to_none=True)
         self._loss = 0.0
-        return {"grad_norm": float(norm), "learning_rate": rate, "update/skipped": float(bool(self._not_finite))}
+        return {
+            "grad_norm": float(norm),
+            "learning_rate": rate,
+            "update/skipped": float(bool(self._not_finite)),
+            "weights/checksum": float(state.checksum(self._named.values())),
+        }
 
     def not_finite(self) -> tuple[str, ...]:
         return self._not_finite

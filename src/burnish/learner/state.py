@@ -10,7 +10,7 @@ Tensors are safetensors and all else is JSON: nothing here can run code when it 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ def refuse_not_finite(named: Mapping[str, Tensor], optimizer: torch.optim.Optimi
                 raise TrainingError(
                     f"{shown} holds numbers that are not finite, so no checkpoint is written. Go back to an older one"
                 )
+
+
+def checksum(weights: Iterable[Tensor]) -> int:
+    """A fingerprint of float32 weights, in [0, 2**53) so that a float64 holds it: the sum of their bit patterns.
+
+    One read of the weights wherever they are. Any one weight that differs by a bit changes it; it is no proof against
+    somebody who wants two models to agree. The tensors have odd factors, so that two that are swapped differ too.
+    """
+    sums = torch.stack([w.detach().view(torch.int32).sum(dtype=torch.int64) for w in weights]).tolist()
+    return sum((2 * index + 1) * total for index, total in enumerate(sums)) % (1 << 53)
 
 
 def write_optimizer(

@@ -117,7 +117,7 @@ class HistorySampler(PromptSampler):
         }
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Continue where `state` was taken. Raises ValueError for a position beyond these prompts."""
+        """Continue where `state` was taken."""
         self._stream.load_state_dict(state["stream"])
         self._lots = state["lots"]
         self._variance = dict(state["variance"])

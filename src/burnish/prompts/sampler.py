@@ -43,17 +43,14 @@ class ShuffledSampler(PromptSampler):
         """Nothing is learnt from outcomes: every prompt stays equally likely."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self._epoch, "position": self._position}
+        return {"epoch": self._epoch, "position": self._position, "prompts": len(self._prompts)}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Continue where `state` was taken. Raises ValueError for a position beyond these prompts."""
-        epoch, position = state["epoch"], state["position"]
-        if not 0 <= position < len(self._prompts):
-            raise ValueError(
-                f"the saved position is {position} in epoch {epoch}, and there are {len(self._prompts)} prompts; "
-                "resuming needs the data the run was started with"
-            )
-        self._epoch, self._position = epoch, position
+        """Continue where `state` was taken; among another number of prompts, where a position says nothing, with the
+        epoch that comes next."""
+        self._epoch, self._position = state["epoch"], state["position"]
+        if state["prompts"] != len(self._prompts):
+            self._epoch, self._position = self._epoch + 1, 0
 
     def _order_of(self, epoch: int) -> Sequence[int]:
         if self._order is None or self._order[0] != epoch:

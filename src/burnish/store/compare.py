@@ -36,6 +36,14 @@ def first_divergence(a: sqlite3.Connection, b: sqlite3.Connection) -> Divergence
     return None
 
 
+def step_divergence(a: sqlite3.Connection, b: sqlite3.Connection, step: int) -> Divergence | None:
+    """Whether two runs differ in one step, and where in it first."""
+    sha_a, sha_b = (dict(_shas(db)).get(step) for db in (a, b))
+    if sha_a is None or sha_b is None:
+        return Divergence(step, "missing", None, None)
+    return None if sha_a == sha_b else _rollout_divergence(a, b, step)
+
+
 def _rollout_divergence(a: sqlite3.Connection, b: sqlite3.Connection, step: int) -> Divergence:
     nothing = (None,) * 3
     for row_a, row_b in zip_longest(_fingerprints(a, step), _fingerprints(b, step), fillvalue=nothing):

@@ -130,6 +130,11 @@ def attempts(db: sqlite3.Connection) -> list[dict[str, Any]]:
     return _dicts(db, "SELECT * FROM attempts ORDER BY attempt")
 
 
+def last_step(db: sqlite3.Connection) -> int:
+    """The last step that is recorded and not superseded; 0 before the first."""
+    return db.execute("SELECT coalesce(max(step), 0) FROM steps WHERE live").fetchone()[0]
+
+
 def steps(db: sqlite3.Connection) -> list[dict[str, Any]]:
     """The live steps, without their blobs."""
     names = "step_id, step, attempt, started, seconds, policy_version, n_updates, n_rounds, first_rollout, n_rollouts"

@@ -20,7 +20,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -313,6 +313,19 @@ class SQLiteStore:
         if self._error is not None:
             self._raised = True
             raise self._error
+
+
+def rename_run(path: Path, run_id: str) -> None:
+    """Give the run that a store records another id: its folder is a copy, and no two runs share one.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    try:
+        with closing(connect(path)) as db:
+            db.execute("UPDATE runs SET run_id = ?", (clean(run_id)[0],))
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot open the store {path}: {error}{_advice(error, path)}") from error
 
 
 def _advice(error: BaseException, path: Path) -> str:

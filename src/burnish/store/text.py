@@ -7,10 +7,12 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from burnish.records import StepRecord
-from burnish.types import Metrics, Prompt, Rollout
+from burnish.types import Prompt, Rollout
+
+Number = TypeVar("Number", float, float | None)
 
 
 def clean(text: str) -> tuple[str, bool]:
@@ -81,7 +83,7 @@ def content_sha(step: StepRecord) -> bytes:
     return digest.digest()
 
 
-def timeless(metrics: Metrics) -> Metrics:
+def timeless(metrics: Mapping[str, Number]) -> dict[str, Number]:
     """The metrics that a repeated run must reproduce: all but those of the machine it ran on."""
     machine = ("time/", "throughput/", "rollouts/restarts")
     return {name: value for name, value in metrics.items() if not name.startswith(machine)}
