@@ -160,6 +160,19 @@ def test_faults_are_paged_by_key(db: sqlite3.Connection):
     assert first + rest == everything
 
 
+def test_the_rollouts_of_a_step_are_paged_by_key(db: sqlite3.Connection):
+    everything = queries.rollouts_of_step(db, 5)
+    assert len(everything) == 128
+    pages, after = [], 0
+    while page := queries.rollouts_of_step(db, 5, limit=50, after=after):
+        pages.append(len(page))
+        after = page[-1].rollout_id
+    assert pages == [50, 50, 28]
+    first = queries.rollouts_of_step(db, 5, limit=50)
+    assert first + queries.rollouts_of_step(db, 5, after=first[-1].rollout_id) == everything
+    assert queries.rollouts_of_step(db, 6, limit=1)[0].rollout_id == everything[-1].rollout_id + 1
+
+
 def test_unparsed_is_no_fault(tmp_path: Path):
     with store_at(tmp_path / "run.sqlite") as store:
         store.record(step(1, judged(rollout(status="unparsed", raw=-1.0), rollout(status="oom", raw=None))))
