@@ -26,8 +26,9 @@ import difflib
 import functools
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -132,11 +133,12 @@ class Adapted:
             returned = self.function(**given)
             if inspect.isawaitable(returned):
                 returned = self._run(_within(returned, seconds))
+            found = _batch_results(returned, extra)  # a generator computes only now
         except Exception as error:
             # A fault boundary: the function works on a model's text, and the trainer decides what a fault costs.
             return [_fault(error)] * len(extra)
         ms = 1000.0 * (time.perf_counter() - started) / max(1, len(extra))
-        return [replace(measured, ms=ms) for measured in _batch_results(returned, extra)]
+        return [replace(measured, ms=ms) for measured in found]
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         if not self._runner:
@@ -254,16 +256,22 @@ def _trl(prompt: Prompt, completions: Sequence[Completion], extra: list[dict[str
 
 
 def _batch_results(returned: Any, extra: Sequence[Mapping[str, Any]]) -> list[Measured]:
-    try:
-        values = list(returned)
-    except TypeError:
+    if not isinstance(returned, Iterable) or isinstance(returned, str | bytes | Mapping) or _is_scalar(returned):
         return [invalid(f"returned {returned!r:.200}; it needs a list with one entry per completion")] * len(extra)
+    values = list(islice(returned, len(extra) + 1))  # a generator may have no end
     if len(values) != len(extra):
-        return [invalid(f"returned {len(values)} rewards for {len(extra)} completions")] * len(extra)
+        many = len(returned) if isinstance(returned, Sized) else f"more than {len(extra)}"
+        found = many if len(values) > len(extra) else len(values)
+        return [invalid(f"returned {found} rewards for {len(extra)} completions")] * len(extra)
     return [
         read(value if not logged else {**logged, **(value if isinstance(value, Mapping) else {"score": value})})
         for value, logged in zip(values, extra, strict=True)
     ]
+
+
+def _is_scalar(returned: Any) -> bool:
+    """A 0-d array or tensor, which has the methods of something that can be gone through and cannot be."""
+    return getattr(returned, "shape", None) == ()
 
 
 async def _all(asked: Sequence[Callable[[], Awaitable[Any]]], seconds: float | None) -> list[Measured]:

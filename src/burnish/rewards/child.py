@@ -62,7 +62,7 @@ def _run(jobs: dict[str, Callable[..., Any]], job: dict[str, Any], memory: int) 
         reply = {"value": jobs[job["job"]](**job["args"])}
     except MemoryError:
         return {"oom": True}
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reply = {"error": f"{type(error).__name__}: {error}"[:1000]}
     # A library that swallows MemoryError would otherwise turn it into a verdict.
     return {"oom": True} if _peak() > memory else reply

@@ -93,13 +93,13 @@ def _entries(returned: Mapping[Any, object]) -> list[tuple[str, object]]:
 
 def _number(value: Any) -> float | None:
     """The number that a value is, finite or not; None when it is none. A text is never parsed."""
-    if isinstance(value, str | bytes | bytearray):
-        return None
+    if isinstance(value, str | bytes | bytearray) or getattr(value, "shape", ()) != ():
+        return None  # an array of one number may be one row of a batch that has two dimensions by mistake
     try:
         return float(value)
     except OverflowError:
         return math.inf
-    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers raises the last
+    except (TypeError, ValueError):
         return None
 
 
