@@ -39,7 +39,9 @@ START_SECONDS = 120.0
 WATCH_SECONDS = 0.05
 """How often the memory of a busy child is read."""
 MAX_KILLS = 5
-"""Kills from outside that one job, or one start, survives."""
+"""Kills from outside that one job survives."""
+MAX_START_KILLS = 25
+"""Starts in a row that may be killed from outside."""
 MAX_SIZE = 8
 AGAIN: Literal["again"] = "again"
 
@@ -220,7 +222,7 @@ class Worker:
         except DiedError as death:
             self._drop(child)
             self._failed_starts += 1
-            if not death.from_outside or self._failed_starts > MAX_KILLS:
+            if not death.from_outside or self._failed_starts > MAX_START_KILLS:
                 raise StartError(f"the grading process does not start: {death}") from None
             return
         if line is None:
