@@ -602,9 +602,9 @@ def test_hydra_prefixes_are_understood():
 
 
 def test_quotes_and_lists_of_one_are_unwrapped():
-    assert settings(["data.train_files=['modchain']", "trainer.experiment_name='a b'"]) == {
+    assert settings(["data.train_files=['modchain']", "trainer.project_name='a b'"]) == {
         "data.train": "modchain",
-        "name": "a b",
+        "log.project": "a b",
     }
 
 
