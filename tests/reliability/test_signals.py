@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +247,8 @@ def test_grading_processes_leave_both_signals_to_their_parent() -> None:
         for pid in pids:
             for number in NAMES:
                 os.kill(pid, number)
-        assert worker.call("equal", gold="x^2", answer="x*x", links=[]) == first
+        again = worker.call("equal", gold="x^2", answer="x*x", links=[])
+        assert replace(again, seconds=first.seconds) == first
         assert worker.pids == pids
         assert first.status == "done"
 
