@@ -31,6 +31,9 @@ class RecordingLearner:
     def logprobs(self, batch: Batch, /) -> Tensor:
         return batch.old_logprobs_N
 
+    def values(self, batch: Batch, /) -> Tensor:
+        return torch.zeros(batch.num_tokens)
+
     def forward_backward(self, prepared: Prepared, /) -> Pass:
         self.minibatches.append(prepared)
         zeros_N = torch.zeros_like(prepared.advantages_N)

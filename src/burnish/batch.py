@@ -42,6 +42,22 @@ Marker = Callable[[Group], Sequence[Mark]]
 
 
 @dataclass(frozen=True, slots=True)
+class Credit:
+    """What a value head said of the tokens before the step's first update, and the credit that follows from it."""
+
+    values_N: Tensor
+    """float32, what was expected of the score before each token."""
+    returns_N: Tensor
+    """float32, what should have been."""
+    advantages_N: Tensor
+    """float32, whitened over the step where the objective whitens."""
+
+    def at(self, index: Tensor) -> Credit:
+        """That of the tokens at `index`."""
+        return Credit(self.values_N[index], self.returns_N[index], self.advantages_N[index])
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """How the scores of a step spread. Standard deviations have ddof 1, and are 0 for fewer than two values."""
 
@@ -91,6 +107,8 @@ class Batch:
     """bool, the token belongs to the tag that states the confidence."""
     spread: Spread
     """Of the whole step, of which this batch may be a part."""
+    credit: Credit | None = None
+    """None unless the objective has a value head (`Objective.credit`)."""
 
     @property
     def num_sequences(self) -> int:
@@ -132,6 +150,7 @@ class Batch:
             target_B=self.target_B[sequences],
             tag_B=self.tag_B[sequences],
             tag_N=self.tag_N[index],
+            credit=None if self.credit is None else self.credit.at(index),
         )
 
 
@@ -181,7 +200,7 @@ class PolicyOutput:
     ref_logprobs_N: Tensor | None = None
     """float32, under the frozen reference model; None unless the objective's `needs_reference`."""
     values_N: Tensor | None = None
-    """float32, a value head's estimate; None without one."""
+    """float32, what the value head expects of the score before each token; None without a value head."""
 
 
 def spread(groups: Sequence[Group]) -> Spread:
@@ -210,6 +229,7 @@ def collate(
     *,
     step: Spread | None = None,
     old_logprobs_N: Tensor | None = None,
+    credit: Credit | None = None,
     mark: Marker | None = None,
 ) -> Batch:
     """Lay the rollouts of `groups` end to end, group by group. Every token is masked in.
@@ -217,6 +237,7 @@ def collate(
     Args:
         step: spread of the whole step's scores, where `groups` are a part of it.
         old_logprobs_N: the learner's own; None takes the engine's.
+        credit: of the same rollouts, where there is a value head.
         mark: the objective's; without one, no sequence has a tag or a target.
     """
     rollouts = [(p, rollout) for p, group in enumerate(groups) for rollout in group.rollouts]
@@ -255,6 +276,7 @@ def collate(
         tag_B=tag_B,
         tag_N=(position_N >= first_B[sequence_N]) & (position_N < end_B[sequence_N]),
         spread=spread(groups) if step is None else step,
+        credit=credit,
     )
 
 

@@ -67,6 +67,7 @@ def _rows() -> tuple[MetricName, ...]:
             "coefficient x mean loss of the valid statements of stated confidence: the term's share of the loss",
             "falls",
         ),
+        row("loss/value", "score^2", "coefficient x value/loss, with the policy term's weights", "falls"),
         row(
             "kl/old", "nats", "k3 estimate of KL(sampling policy || current), mean over trained tokens", "< 0.05", "log"
         ),
@@ -154,6 +155,25 @@ def _rows() -> tuple[MetricName, ...]:
             "falls",
         ),
         row("adpo/q_entropy", "nats", "mean entropy of the target over siblings", "at most log(group_size)"),
+        # -- the value head of PPO; over trained tokens
+        row("value/loss", "score^2", "mean of max((V - return)^2, (held V - return)^2) / 2", "falls", better="down"),
+        row("value/mean", "score", "mean value V, before each update", "towards value/return"),
+        row(
+            "value/return",
+            "score",
+            "mean return: the raw advantage plus the value before the step",
+            "towards reward/total",
+        ),
+        row(
+            "value/explained_variance",
+            "share",
+            "1 - Var(return - V) / Var(return), V before the step, pooled over the step's updates; may be below 0",
+            "rises from 0; below 0, V is worse than a constant",
+            better="up",
+        ),
+        row("value/clipped", "share", "tokens whose value is held at objective.value.clip", "< 0.2", share),
+        row("value/advantage", "score", "mean advantage before it is whitened", "near 0; its sign is the bias of V"),
+        row("value/advantage_size", "score", "mean |advantage| before it is whitened", "falls as V learns"),
         # -- stated confidence, over the completions of the step's updates
         row(
             "confidence/loss",
@@ -200,7 +220,7 @@ def _rows() -> tuple[MetricName, ...]:
         row("groups/all_right", "groups", "dropped: every sibling right", "grows as the task is learned"),
         row("groups/all_wrong", "groups", "dropped: every sibling wrong", "falls"),
         row("groups/constant", "groups", "dropped: siblings scored alike, neither all right nor all wrong", "few"),
-        row("groups/fault", "groups", "dropped: fewer than two siblings with a score", "0", better="down"),
+        row("groups/fault", "groups", "dropped: fewer than two siblings with a score (ppo: none)", "0", better="down"),
         row("groups/surplus", "groups", "admitted beyond what the step needs", "few"),
         row("groups/effective", "share", "generated groups whose raw scores differ", "> 0.2", share, "up"),
         row("prompts/skipped", "prompts", "passed over by the history sampler: last group alike", "below half of all"),
@@ -278,6 +298,10 @@ PROMISED: Mapping[str, str] = {
     "clip_fraction": "clip/fraction",
     "entropy": "entropy",
     "actor/pg_loss": "loss/policy",
+    "critic/vf_loss": "value/loss",
+    "critic/vf_clipfrac": "value/clipped",
+    "critic/vpred_mean": "value/mean",
+    "critic/vf_explained_var": "value/explained_variance",
     "actor/conf_loss": "confidence/loss",
     "actor/conf_score_mean": "confidence/score_mean",
     "actor/conf_valid_ratio": "confidence/valid_ratio",

@@ -59,6 +59,10 @@ class Learner(Protocol):
         """Log-probabilities under the current weights, float32 [N] in batch order, without gradient."""
         ...
 
+    def values(self, batch: Batch, /) -> Tensor:
+        """What the value head expects before each token, as `logprobs`. Asked only where the objective has a head."""
+        ...
+
     def forward_backward(self, prepared: Prepared, /) -> Pass:
         """Accumulate the gradient of the objective over the whole prepared mini-batch.
 

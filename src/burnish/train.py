@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from burnish import seeds
-from burnish.batch import Batch, Prepared, collate, spread
+from burnish.batch import Batch, Credit, Prepared, collate, spread
 from burnish.errors import TrainingError
 from burnish.objective import Objective
 from burnish.progress import Progress
@@ -159,12 +159,12 @@ def update(run: Run, groups: Sequence[Group]) -> Updates:
     size = plan.prompts_per_step // plan.updates_per_step
     step = spread(groups)
     minibatches = [groups[start : start + size] for start in range(0, len(groups), size)]
-    olds = _own_logprobs(run, minibatches)
+    olds, credits = _own_logprobs(run, minibatches), _credits(run, minibatches)
     for epoch in range(plan.epochs):
         done = epoch * len(groups)
-        for index, (minibatch, old_N) in enumerate(zip(minibatches, olds, strict=True)):
+        for index, (minibatch, old_N, credit) in enumerate(zip(minibatches, olds, credits, strict=True)):
             with run.clock("learn"):
-                batch = collate(minibatch, step=step, old_logprobs_N=old_N, mark=run.objective.mark)
+                batch = collate(minibatch, step=step, old_logprobs_N=old_N, credit=credit, mark=run.objective.mark)
                 fresh = not (epoch or index) and all(
                     r.completion.policy_version == run.progress.step for g in minibatch for r in g.rollouts
                 )
@@ -201,6 +201,15 @@ def _own_logprobs(run: Run, minibatches: Sequence[Sequence[Group]]) -> list[Tens
         return [None] * len(minibatches)
     with run.clock("learn"):
         return [run.learner.logprobs(collate(minibatch)) for minibatch in minibatches]
+
+
+def _credits(run: Run, minibatches: Sequence[Sequence[Group]]) -> Sequence[Credit | None]:
+    """The credit of each mini-batch by the values before the first update, if the objective has a value head."""
+    if run.objective.credit is None or not minibatches:
+        return [None] * len(minibatches)
+    with run.clock("learn"):
+        batches = [collate(minibatch) for minibatch in minibatches]
+        return run.objective.credit(batches, [run.learner.values(batch) for batch in batches])
 
 
 def _current(run: Run, batch: Batch, *, fresh: bool) -> Tensor | None:

@@ -78,3 +78,10 @@ def test_admit_all_wants_only_two_scores_to_compare() -> None:
     assert admit(group(wrong(), FAULT, wrong())) == "admitted"
     assert admit(group(ok(), FAULT)) == "fault"
     assert admit(group()) == "fault"
+
+
+def test_with_a_value_head_one_score_is_enough() -> None:
+    admit = AdmitAll(min_siblings=1)
+    assert admit(group(wrong())) == "admitted"
+    assert admit(group(ok(), FAULT)) == "admitted"
+    assert admit(group(FAULT)) == "fault"

@@ -42,7 +42,12 @@ def test_words_override_the_preset(words: str, key: str, expected: object):
         ("objective.clip_hihg=0.3", "unknown key 'objective.clip_hihg'; did you mean 'objective.clip_high'?"),
         ("group_size=4", "unknown key 'group_size'; did you mean 'sampling.group_size'?"),
         ("sampling.group_size=1", "Type sampling.group_size=8"),
+        ("sampling.group_size=1", "or objective.name=ppo for one completion per prompt"),
         ("sampling.temperature=0", "Type sampling.temperature=1"),
+        ("objective.name=ppo sampling.temperature=0", "or objective.name=ppo sampling.group_size=1"),
+        ("objective.name=ppo sampling.group_size=1 objective.dynamic_sampling=true", "Type objective.dynamic_sampling"),
+        ("objective.name=ppo sampling.group_size=1 data.sampler=history", "Type data.sampler=shuffled"),
+        ("objective.name=ppo objective.lam=1.1", "objective.lam: found '1.1'"),
         ("objective.overlong.buffer=64", "Type objective.overlong.buffer=12"),
         ("train.updates_per_step=5", "Type train.updates_per_step=4"),
         ("objective.dual_clip=1.1", "Type objective.dual_clip=10"),
@@ -124,7 +129,7 @@ def test_validation_does_not_change_what_it_is_given():
 
 def test_the_options_are_counted_so_that_adding_one_is_a_decision():
     found = keys()
-    assert len(found) == 142, sorted(found)
+    assert len(found) == 148, sorted(found)
     assert all(meaning or default for default, meaning in found.values())
 
 

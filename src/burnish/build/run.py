@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from burnish import seeds
 from burnish.batch import Batch
-from burnish.build.objective import make_objective
+from burnish.build.objective import make_objective, value_learning_rate
 from burnish.build.reward import make_reward, shaped
 from burnish.confidence.setup import Setup, require_targets, set_up
 from burnish.confidence.tag import Tag
@@ -292,7 +292,7 @@ def make_statements(
         return None
     if logprobs is None:
         bf16 = config.model.dtype == "bfloat16"
-        policy = PolicyForward(parts.model, temperature=config.sampling.temperature, bf16=bf16)
+        policy = PolicyForward(parts.model, temperature=config.sampling.policy_temperature, bf16=bf16)
         logprobs = partial(policy.logprobs, tokens_per_piece=config.train.tokens_per_piece)
     return confidence.statements(logprobs)
 
@@ -308,7 +308,7 @@ def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: 
         reward=parts.reward,
         objective=objective,
         prompts=make_sampler(config, prompts, parts.swaps),
-        admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(),
+        admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(config.objective.min_siblings),
         store=store,
         **hooks,
     )
@@ -344,7 +344,7 @@ def make_learner(
         model,
         tokenizer,
         objective,
-        temperature=config.sampling.temperature,
+        temperature=config.sampling.policy_temperature,
         tokens_per_piece=train.tokens_per_piece,
         learning_rate=optimizer.learning_rate,
         betas=(optimizer.beta1, optimizer.beta2),
@@ -353,6 +353,7 @@ def make_learner(
         max_grad_norm=optimizer.max_grad_norm,
         schedule=make_schedule(optimizer.schedule, optimizer.warmup_updates, planned_updates),
         reference=copy.deepcopy(model) if objective.needs_reference else None,
+        value_learning_rate=value_learning_rate(config),
         bf16=config.model.dtype == "bfloat16",
         gradient_checkpointing=config.model.gradient_checkpointing,
     )

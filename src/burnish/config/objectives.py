@@ -1,16 +1,17 @@
 """The objectives of a run: one class for each method, whose defaults are its published setting.
 
-`Common` has what every objective has, `GroupRelative` the comparison with siblings, `Clipped` PPO's surrogate. To add a
-method: a class here with a `name`, a row in `ObjectiveConfig`, and its parts in `build.make_objective`.
+`Common` has what every objective has, `PolicyGradient` what a surrogate needs, `GroupRelative` the comparison with
+siblings, `Clip` PPO's surrogate, and `Clipped` both of these. To add a method: a class here with a `name`, a row in
+`ObjectiveConfig`, and its parts in `build.make_objective`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 
-from burnish.config.section import Section
+from burnish.config.section import Section, Share
 
 
 class KL(Section):
@@ -49,6 +50,9 @@ class Mismatch(Section):
 class Common(Section):
     """What every objective has."""
 
+    min_siblings: ClassVar[int] = 2
+    """Completions of a prompt that must have a score for any of them to train."""
+
     dynamic_sampling: bool = False
     """Drop groups whose siblings all have the same raw score, and generate more until the batch is full."""
     overlong: Overlong = Overlong()
@@ -61,13 +65,9 @@ class Common(Section):
         return False
 
 
-class GroupRelative(Common):
-    """An advantage, a surrogate, a reduction. Variants differ in the surrogate's settings, and in defaults."""
+class PolicyGradient(Common):
+    """What every surrogate has."""
 
-    advantage: AdvantageName = "standardized"
-    """Score against its siblings': minus their mean, over their std (`standardized`), over nothing (`centered`), over
-    the batch's std (`batch_scaled`); minus the others' mean (`leave_one_out`) or a length-weighted one
-    (`length_weighted`); centred, then whitened over all tokens (`whitened`); the best one's lead (`best_of_group`)."""
     reduction: ReductionName = "sequence_mean"
     """What every token weighs: `token_mean` the same in the whole batch; `prompt_mean` the same within a prompt's
     group (the DAPO paper's equation); `sequence_mean` its sequence's share; `fixed_length` 1 / max_new_tokens."""
@@ -78,7 +78,16 @@ class GroupRelative(Common):
         return self.mismatch.correct != "off"
 
 
-class Clipped(GroupRelative):
+class GroupRelative(PolicyGradient):
+    """An advantage, a surrogate, a reduction. Variants differ in the surrogate's settings, and in defaults."""
+
+    advantage: AdvantageName = "standardized"
+    """Score against its siblings': minus their mean, over their std (`standardized`), over nothing (`centered`), over
+    the batch's std (`batch_scaled`); minus the others' mean (`leave_one_out`) or a length-weighted one
+    (`length_weighted`); centred, then whitened over all tokens (`whitened`); the best one's lead (`best_of_group`)."""
+
+
+class Clip(PolicyGradient):
     """PPO's surrogate: the ratio to the old policy is held at an edge."""
 
     ratio: RatioName = "token"
@@ -98,6 +107,10 @@ class Clipped(GroupRelative):
                 "Type objective.dual_clip=10"
             )
         return self
+
+
+class Clipped(GroupRelative, Clip):
+    """Siblings compared, ratios clipped."""
 
 
 class DAPO(Clipped):
@@ -201,6 +214,34 @@ class GMPO(GroupRelative):
     log_clip_high: PositiveFloat = 0.4
 
 
+class Value(Section):
+    """The value head of PPO."""
+
+    coef: PositiveFloat = 0.1
+    """Weight of the mean over tokens of half the squared error to the return."""
+    clip: PositiveFloat | None = 0.2
+    """A value that has moved by more since the start of the step has no gradient; in units of the score. None: none."""
+    learning_rate: PositiveFloat | None = None
+    """Of the head alone, for the trunk is the policy's; None takes optimizer.learning_rate."""
+
+
+class PPO(Clip):
+    """arXiv:1707.06347 with a value head, as set for language models in arXiv:1909.08593: one completion is enough."""
+
+    min_siblings: ClassVar[int] = 1
+
+    name: Literal["ppo"] = "ppo"
+    reduction: ReductionName = "token_mean"
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Discount for each token."""
+    lam: Share = 0.95
+    """Of generalised advantage estimation: 1 compares the score with the value, 0 the next value with the value."""
+    whiten: bool = True
+    """Advantages to mean 0 and standard deviation 1 over the step's tokens. Within a single completion this leaves no
+    sign of how good it was; type false for steps of one."""
+    value: Value = Value()
+
+
 class AdaptiveTau(Section):
     """One temperature for each group. See `docs/adpo.md`."""
 
@@ -249,6 +290,6 @@ class ADPO(Common):
 
 
 ObjectiveConfig = Annotated[
-    DAPO | GRPO | DrGRPO | LitePPO | GSPO | CISPO | SAPO | GMPO | RLOO | ReinforcePP | ADPO,
+    DAPO | GRPO | DrGRPO | LitePPO | GSPO | CISPO | SAPO | GMPO | RLOO | ReinforcePP | PPO | ADPO,
     Field(discriminator="name"),
 ]

@@ -95,7 +95,7 @@ class SamplingConfig(Section):
     group_size: PositiveInt = 8
     """Completions per prompt."""
     temperature: NonNegativeFloat = 1.0
-    """0 is greedy decoding."""
+    """0 is greedy decoding, which only ppo can train on; log-probabilities are then at temperature 1."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     top_k: NonNegativeInt = 0
     min_p: Share = 0.0
@@ -111,6 +111,11 @@ class SamplingConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights that completions are drawn with. `bfloat16` draws faster where memory or products are the limit,
     from a policy that is a little off: it needs `objective.mismatch.correct`."""
+
+    @property
+    def policy_temperature(self) -> float:
+        """The temperature that log-probabilities are at."""
+        return self.temperature or 1.0
 
 
 # -- stated confidence ------------------------------------------------------------------------------------------------
@@ -243,16 +248,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         sampling, train = self.sampling, self.train
-        if sampling.group_size < 2:
-            raise ValueError(
-                f"sampling.group_size is {sampling.group_size}, and {self.objective.name} compares siblings, so it "
-                "needs at least 2. Type sampling.group_size=8"
-            )
-        if sampling.temperature == 0.0:
-            raise ValueError(
-                f"sampling.temperature is 0 (greedy): all {sampling.group_size} siblings would be the same and every "
-                f"advantage 0. Type sampling.temperature=1 (greedy decoding is for evaluation: eval.greedy)"
-            )
+        self._has_siblings_to_compare()
         if sampling.dtype == "bfloat16" and not self.objective.corrects_mismatch:
             raise ValueError(
                 "sampling.dtype=bfloat16 draws from rounded weights, and nothing corrects for it. "
@@ -271,6 +267,31 @@ class RunConfig(Section):
                 f"Type train.updates_per_step={_nearest_divisor(sampling.prompts_per_step, train.updates_per_step)}"
             )
         return self
+
+    def _has_siblings_to_compare(self) -> None:
+        objective, size = self.objective, self.sampling.group_size
+        if size < objective.min_siblings:
+            raise ValueError(
+                f"sampling.group_size is {size}, and {objective.name} compares siblings, so it needs at least "
+                f"{objective.min_siblings}. Type sampling.group_size=8, or objective.name=ppo for one completion per "
+                "prompt"
+            )
+        if size > 1 and self.sampling.temperature == 0.0:
+            raise ValueError(
+                f"sampling.temperature is 0 (greedy): all {size} siblings would be the same and every advantage over "
+                "them 0. Type sampling.temperature=1 (greedy decoding is for evaluation: eval.greedy), or "
+                "objective.name=ppo sampling.group_size=1"
+            )
+        if size == 1 and objective.dynamic_sampling:
+            raise ValueError(
+                "sampling.group_size is 1, and objective.dynamic_sampling drops groups whose siblings are scored "
+                "alike: it would drop all. Type objective.dynamic_sampling=false"
+            )
+        if size == 1 and self.data.sampler == "history":
+            raise ValueError(
+                "sampling.group_size is 1, and data.sampler=history skips prompts whose siblings were scored alike: it "
+                "would skip all. Type data.sampler=shuffled"
+            )
 
 
 def _nearest_divisor(n: int, wanted: int) -> int:

@@ -144,7 +144,7 @@ def _objective_leaf(words: Words, key: str) -> Any:
 
 def verl_words(config: RunConfig, rows: int) -> Words:
     """Overrides for `python -m verl.trainer.main_ppo`, without those of data and reward files."""
-    _refuse(config, "verl", ("adpo",))
+    _refuse(config, "verl", ("adpo", "ppo"))
     words = Words(config)
     sampling, train = config.sampling, config.train
     words.say(f"{MODEL}path", _model_path(config), "model.path")
@@ -225,7 +225,7 @@ def _verl_objective(words: Words) -> None:
 
 def trl_words(config: RunConfig) -> Words:
     """Arguments of TRL's GRPO trainer."""
-    _refuse(config, "TRL's GRPO trainer", ("adpo", "gmpo"))
+    _refuse(config, "TRL's GRPO trainer", ("adpo", "gmpo", "ppo"))
     words = Words(config)
     sampling, train = config.sampling, config.train
     updates_per_step = train.updates_per_step * train.epochs

@@ -12,7 +12,7 @@ Shape letters: N completion tokens, L packed rows, B sequences, T longest sequen
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from burnish.batch import Batch, PolicyOutput, collate
 from burnish.learner.attention import switched
 from burnish.learner.logprobs import Head, token_logprobs
 from burnish.learner.packing import Layout, cut, lay_out
+from burnish.learner.value_head import ValueHead
 from burnish.types import Completion, Group, Prompt, Rollout, Score
 
 PROBE = (((1, 2, 3), ((4, 5, 6, 7, 8), (9, 10))), ((11, 12), ((13, 14, 15, 16),)))
@@ -51,16 +52,24 @@ class PolicyForward:
 
     Args:
         temperature: of the sampling policy; divides the logits.
-        bf16: run the decoder under autocast to bfloat16. Weights and log-probabilities stay float32.
+        with_values: have a value head on the hidden states that predict tokens.
+        bf16: run the decoder under autocast to bfloat16. Weights, log-probabilities and values stay float32.
 
     Raises:
         ValueError: the model's head is not linear, or does something to its logits that is not known here.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, temperature: float, bf16: bool = False, gradient_checkpointing: bool = False
+        self,
+        model: PreTrainedModel,
+        *,
+        temperature: float,
+        with_values: bool = False,
+        bf16: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.model = model
+        self.value_head: ValueHead | None = None
         self.temperature = temperature
         self.bf16 = False
         self._decoder: nn.Module = model.get_decoder()
@@ -69,6 +78,8 @@ class PolicyForward:
         self.packs = _understands(self)
         self.work = Work()  # the probe is none
         self.bf16 = bf16
+        if with_values:
+            self.value_head = ValueHead(self._head().weight_VD.shape[1], self.device)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             self._checkpointed = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
@@ -97,23 +108,37 @@ class PolicyForward:
         Args:
             batch: a piece, its tensors on the CPU. The output is on the model's device.
         """
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            hidden_ND = self.packed(lay_out(batch).to(self.device)) if self.packs else self._padded(batch)
-        self.work.passes += 1
+        hidden_ND = self._hidden(batch)
         self.work.head_rows += len(hidden_ND)
         logprobs_N, entropy_N, tracked_NJ = token_logprobs(
             hidden_ND, batch.tokens_N.to(self.device), self._head(), tracked_ids=tracked_ids
         )
-        return PolicyOutput(logprobs_N=logprobs_N, entropy_N=entropy_N, tracked_NJ=tracked_NJ)
+        values_N = None if self.value_head is None else self.value_head(hidden_ND)
+        return PolicyOutput(logprobs_N=logprobs_N, entropy_N=entropy_N, tracked_NJ=tracked_NJ, values_N=values_N)
 
-    @torch.no_grad()
     def logprobs(self, batch: Batch, tokens_per_piece: int) -> Tensor:
         """Log-probabilities of a whole batch, cut into pieces: float32 [N] in batch order, on the CPU."""
-        logprobs_N = torch.zeros(batch.num_tokens)
+        return self._of_tokens(lambda piece: self(piece).logprobs_N, batch, tokens_per_piece)
+
+    def values(self, batch: Batch, tokens_per_piece: int) -> Tensor:
+        """Values of a whole batch, likewise."""
+        assert self.value_head is not None, "there is no value head"
+        head = self.value_head
+        return self._of_tokens(lambda piece: head(self._hidden(piece)), batch, tokens_per_piece)
+
+    @torch.no_grad()
+    def _of_tokens(self, read: Callable[[Batch], Tensor], batch: Batch, tokens_per_piece: int) -> Tensor:
+        found_N = torch.zeros(batch.num_tokens)
         with self.running():
             for sequences in cut(batch, tokens_per_piece):
-                logprobs_N[batch.token_index(sequences)] = self(batch.select(sequences)).logprobs_N.cpu()
-        return logprobs_N
+                found_N[batch.token_index(sequences)] = read(batch.select(sequences)).cpu()
+        return found_N
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Hidden states that predict each completion token, [N, D]."""
+        self.work.passes += 1
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.packed(lay_out(batch).to(self.device)) if self.packs else self._padded(batch)
 
     def packed(self, layout: Layout) -> Tensor:
         """Hidden states that predict each completion token, [N, D]."""

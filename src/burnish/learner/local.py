@@ -2,7 +2,7 @@
 
     forward_backward   cut (packing.py) -> for each piece: forward (forward.py), objective.loss, backward
     step               norm, guard, clip, rate (schedule.py), AdamW
-    save, restore      state.py
+    save, restore      state.py, and value_head.py where the objective has a value head
 
 Weights are float32 throughout. With `bf16` the decoder runs under autocast, which rounds the operands of its matrix
 products to bfloat16; the float32 weights are the master copy that AdamW updates, and softmax, log-probabilities, loss
@@ -14,6 +14,7 @@ Shape letters: N completion tokens, B sequences, J tracked ids.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from burnish.batch import Batch, Prepared
+from burnish.batch import Batch, Credit, Prepared
 from burnish.learner import state
 from burnish.learner.forward import PolicyForward, Work
 from burnish.learner.packing import cut
@@ -50,6 +51,7 @@ class LocalLearner:
         max_grad_norm: longer gradients are scaled down to it.
         schedule: update index -> factor of `learning_rate`.
         reference: frozen model, given exactly when the objective needs one.
+        value_learning_rate: of the value head, given exactly when the objective needs one; it follows `schedule` too.
         bf16: see the module.
         gradient_checkpointing: recompute activations layer by layer in the backward pass.
 
@@ -72,10 +74,12 @@ class LocalLearner:
         max_grad_norm: float,
         schedule: Schedule,
         reference: PreTrainedModel | None = None,
+        value_learning_rate: float | None = None,
         bf16: bool = False,
         gradient_checkpointing: bool = False,
     ) -> None:
         assert (reference is not None) == objective.needs_reference, "a reference model goes with an objective's need"
+        assert (value_learning_rate is not None) == (objective.credit is not None), "and so does a value head"
         self.model = model
         self.tokenizer = tokenizer
         self.objective = objective
@@ -86,11 +90,16 @@ class LocalLearner:
         self._tokens_per_piece = tokens_per_piece
         self._max_grad_norm = max_grad_norm
         self._schedule = schedule
-        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        _check_dtype(self._named)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        _check_dtype(trained)
         self._policy = PolicyForward(
-            model, temperature=temperature, bf16=bf16, gradient_checkpointing=gradient_checkpointing
+            model,
+            temperature=temperature,
+            with_values=value_learning_rate is not None,
+            bf16=bf16,
+            gradient_checkpointing=gradient_checkpointing,
         )
+        self.value_head = self._policy.value_head
         self._reference = None
         if reference is not None:
             self._reference = PolicyForward(reference.requires_grad_(False), temperature=temperature, bf16=bf16)
@@ -103,12 +112,16 @@ class LocalLearner:
             "max_grad_norm": max_grad_norm,
             "bf16": bf16,
         }
-        matrices = [p for p in self._named.values() if p.dim() > 1]
-        vectors = [p for p in self._named.values() if p.dim() <= 1]
+        self._named = dict(trained)
+        groups = _groups(trained, learning_rate, weight_decay)
+        if self.value_head is not None and value_learning_rate is not None:
+            self._named |= self.value_head.named
+            self._settings["value_learning_rate"] = value_learning_rate
+            groups += _groups(self.value_head.named, value_learning_rate, weight_decay)
         self._learning_rate = learning_rate
+        self._rates = [group["lr"] for group in groups]
         self._optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=learning_rate,
+            groups,
             betas=betas,
             eps=eps,
             fused=model.device.type in ("cpu", "cuda"),
@@ -155,6 +168,10 @@ class LocalLearner:
         """Log-probabilities under the current weights, float32 [N] in batch order, on the CPU."""
         return self._policy.logprobs(batch, self._tokens_per_piece)
 
+    def values(self, batch: Batch) -> Tensor:
+        """Values under the current weights, float32 [N] in batch order, on the CPU."""
+        return self._policy.values(batch, self._tokens_per_piece)
+
     def step(self) -> Metrics:
         """One update of AdamW, without weight decay on biases and norms.
 
@@ -167,19 +184,19 @@ class LocalLearner:
         """
         moved = [p for p in self._named.values() if p.grad is not None]
         norm = get_total_norm([p.grad for p in moved if p.grad is not None])
-        rate = self._learning_rate * self._schedule(self.updates)
+        factor = self._schedule(self.updates)
         self._not_finite = () if norm.isfinite() and math.isfinite(self._loss) else self._name_not_finite()
         if not self._not_finite:
             clip_grads_with_norm_(moved, self._max_grad_norm, norm)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
             self._optimizer.step()
             self.updates += 1
         self._optimizer.zero_grad(set_to_none=True)
         self._loss = 0.0
         return {
             "grad_norm": float(norm),
-            "learning_rate": rate,
+            "learning_rate": self._learning_rate * factor,
             "update/skipped": float(bool(self._not_finite)),
             "weights/checksum": float(state.checksum(self._named.values())),
         }
@@ -203,15 +220,19 @@ class LocalLearner:
         Raises:
             TrainingError: a weight or a moment is not finite; nothing is written.
         """
-        state.refuse_not_finite(dict(self.model.named_parameters()), self._optimizer)
+        state.refuse_not_finite({**dict(self.model.named_parameters()), **self._named}, self._optimizer)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         state.write_optimizer(folder, self._optimizer, self._named, updates=self.updates, settings=self._settings)
+        if self.value_head is not None:
+            self.value_head.save(folder / state.RESUME)
 
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote. On a CPU the next updates are those of the run that saved, bit for bit."""
         self.updates = state.read_optimizer(folder, self._optimizer, self._named)
         state.read_weights(folder, self.model)
+        if self.value_head is not None:
+            self.value_head.restore(folder / state.RESUME)
         self._optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
@@ -220,6 +241,16 @@ class LocalLearner:
             return None
         with self._reference.running():
             return self._reference(batch).logprobs_N
+
+
+def _groups(named: Mapping[str, Tensor], rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters with the settings that they share: biases and norms do not decay."""
+    matrices = [p for p in named.values() if p.dim() > 1]
+    vectors = [p for p in named.values() if p.dim() <= 1]
+    return [
+        {"params": matrices, "lr": rate, "weight_decay": weight_decay},
+        {"params": vectors, "lr": rate, "weight_decay": 0.0},
+    ]
 
 
 def _check_dtype(named: dict[str, torch.nn.Parameter]) -> None:
@@ -236,11 +267,13 @@ def _on(device: torch.device, prepared: Prepared) -> Prepared:
     """The piece with its tensors on the device."""
     if device.type == "cpu":
         return prepared
-    batch = replace(prepared.batch, **_moved(prepared.batch, device))
+    credit = prepared.batch.credit
+    moved = None if credit is None else replace(credit, **_moved(credit, device))
+    batch = replace(prepared.batch, **_moved(prepared.batch, device), credit=moved)
     return replace(prepared, **_moved(prepared, device), batch=batch)
 
 
-def _moved(record: Batch | Prepared, device: torch.device) -> dict[str, Any]:
+def _moved(record: Batch | Prepared | Credit, device: torch.device) -> dict[str, Any]:
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
 

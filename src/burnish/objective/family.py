@@ -15,7 +15,7 @@ from torch import Tensor
 from burnish.algorithms import advantages, kl, mismatch, reductions
 from burnish.batch import Batch, PolicyOutput, Prepared
 from burnish.objective import policy_terms
-from burnish.objective.objective import Objective, Term, Weights, not_truncated
+from burnish.objective.objective import Advantage, Objective, Term, Weights, not_truncated
 from burnish.objective.policy_terms import Surrogate, TokenLoss
 from burnish.types import Shares
 
@@ -67,10 +67,23 @@ CORRECTIONS: Mapping[str, Callable[[Batch], Tensor] | None] = {
 """batch -> importance weights [N] of the learner against the engine, not yet truncated."""
 
 
-def group_objective(
+def group_objective(surrogate: Surrogate, *, advantage: str, **policy_gradient: Any) -> Objective:
+    """The group-relative family.
+
+    Args:
+        advantage: a key of `ADVANTAGES`: what siblings are worth, for each token of a completion the same.
+        policy_gradient: the other arguments of `policy_gradient_objective`.
+    """
+    compare = ADVANTAGES[advantage]
+    return policy_gradient_objective(
+        surrogate, advantage=lambda batch, _current_N: compare(batch)[batch.sequence_N], **policy_gradient
+    )
+
+
+def policy_gradient_objective(
     surrogate: Surrogate,
     *,
-    advantage: str,
+    advantage: Advantage,
     reduction: str,
     max_new_tokens: int,
     kl_coef: float = 0.0,
@@ -80,13 +93,12 @@ def group_objective(
     correction: str = "off",
     correction_cap: float = math.inf,
 ) -> Objective:
-    """The group-relative family: an advantage, a surrogate, a reduction, and optional KL and entropy terms.
+    """An advantage, a surrogate, a reduction, and optional KL and entropy terms.
 
     Both optional terms weigh their tokens as the policy term does, times their coefficient, and exist only when it is
     not 0.
 
     Args:
-        advantage: a key of `ADVANTAGES`.
         reduction: a key of `REDUCTIONS`.
         max_new_tokens: the divisor of the `fixed_length` reduction.
         kl_estimator: a key of `KL_ESTIMATORS`.
@@ -95,10 +107,7 @@ def group_objective(
         correction: a key of `CORRECTIONS`, truncated importance sampling against the engine; see `mismatch`.
         correction_cap: largest weight of the correction.
     """
-    compare, weigh, importance = ADVANTAGES[advantage], REDUCTIONS[reduction], CORRECTIONS[correction]
-
-    def per_token(batch: Batch, _current_N: Tensor) -> Tensor:
-        return compare(batch)[batch.sequence_N]
+    weigh, importance = REDUCTIONS[reduction], CORRECTIONS[correction]
 
     def plain(batch: Batch) -> Tensor:
         return weigh(batch, max_new_tokens)
@@ -116,7 +125,7 @@ def group_objective(
         }
 
     return Objective(
-        advantage=per_token,
+        advantage=advantage,
         terms=(
             Term("policy", corrected, surrogate.loss),
             *optional_terms(plain, kl_coef=kl_coef, kl_estimator=kl_estimator, entropy_coef=entropy_coef),

@@ -6,21 +6,22 @@
 `Objective.loss` sees any piece of it; the losses of disjoint pieces add up to the loss of the whole, so gradient
 accumulation, ranks and packing change nothing.
 
-`family` makes the group-relative ones (DAPO, GRPO, GSPO, CISPO, ...), `adpo` the anchored listwise one.
+`family` makes the group-relative ones (DAPO, GRPO, GSPO, CISPO, ...), `ppo` the one with a value head, `adpo` the
+anchored listwise one.
 
 Shape letters: N completion tokens, B sequences, K terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from burnish.algorithms import kl, surrogates
-from burnish.batch import Batch, Marker, PolicyOutput, Prepared
+from burnish.batch import Batch, Credit, Marker, PolicyOutput, Prepared
 from burnish.objective.policy_terms import Codes, TokenLoss
 from burnish.types import Shares
 
@@ -29,6 +30,9 @@ Advantage = Callable[[Batch, Tensor], Tensor]
 
 Weights = Callable[[Batch], Tensor]
 """The whole batch -> float32 [N], 0 where the mask is False."""
+
+Crediting = Callable[[Sequence[Batch], Sequence[Tensor]], Sequence[Credit]]
+"""(the batches of a step, their values [N]) -> the credit of each batch."""
 
 Survey = Callable[[Batch, Tensor], Shares]
 """(the whole batch, current log-probabilities [N]) -> metrics of the update that no piece could know."""
@@ -60,6 +64,8 @@ class Objective:
     """A term reads `PolicyOutput.ref_logprobs_N`."""
     needs_old: bool = False
     """The old log-probabilities of a batch must be the learner's own, and not the engine's."""
+    credit: Crediting | None = None
+    """Makes `Batch.credit` from what a value head says before a step's first update; None needs no value head."""
     trains: Callable[[Batch], Tensor] | None = None
     """batch -> bool [B], the sequences that train; None trains all. The others still count in their group's baseline
     and in the number of sequences."""
@@ -160,12 +166,13 @@ def not_truncated(batch: Batch) -> Tensor:
 def _silence(output: PolicyOutput, prepared: Prepared) -> tuple[PolicyOutput, Prepared]:
     """Put 0 where the mask is False. Such tokens may hold -inf or NaN, and 0 * inf would spoil the sum."""
     out_N = ~prepared.batch.mask_N
-    ref_N = output.ref_logprobs_N
+    ref_N, values_N = output.ref_logprobs_N, output.values_N
     output = replace(
         output,
         logprobs_N=output.logprobs_N.masked_fill(out_N, 0.0),
         entropy_N=output.entropy_N.masked_fill(out_N, 0.0),
         ref_logprobs_N=None if ref_N is None else ref_N.masked_fill(out_N, 0.0),
+        values_N=None if values_N is None else values_N.masked_fill(out_N, 0.0),
     )
     old_N = prepared.batch.old_logprobs_N.masked_fill(out_N, 0.0)
     return output, replace(prepared, batch=replace(prepared.batch, old_logprobs_N=old_N))

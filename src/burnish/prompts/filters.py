@@ -2,7 +2,7 @@
 an overlong penalty teach nothing about being right.
 
 `ConstantGroups` is DAPO's dynamic sampling (arXiv:2503.14476, eq. 11: 0 < #right < group size), for any task metric;
-`AdmitAll` keeps whatever can be compared. Both call a group with fewer than two scored siblings a `fault`.
+`AdmitAll` keeps whatever can be learned from. A group with fewer scored siblings than that takes is a `fault`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class ConstantGroups(GroupFilter):
 
 
 class AdmitAll(GroupFilter):
-    """Admits every group with at least two scored siblings."""
+    """Admits every group with at least `min_siblings` of its siblings scored: two to compare, one with a value head."""
+
+    def __init__(self, min_siblings: int = 2) -> None:
+        self._min_siblings = min_siblings
 
     def __call__(self, group: Group, /) -> Outcome:
-        return "admitted" if len(group.raw) >= 2 else "fault"
+        return "admitted" if len(group.raw) >= self._min_siblings else "fault"
