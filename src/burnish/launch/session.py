@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from burnish.errors import StorageError, exit_code
 from burnish.evaluate import evaluate
 from burnish.launch import attempts, random_state
 from burnish.launch.changes import rounding_note
+from burnish.launch.facts import Recorded
 from burnish.launch.identity import identity, sha256, versions
 from burnish.launch.origin import Origin
 from burnish.launch.signals import Signals, Stopped
@@ -36,7 +37,9 @@ from burnish.rewards.faults import require_few_faults
 from burnish.rewards.trial import try_out
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
+from burnish.store import queries
 from burnish.store.room import size, step_bytes
+from burnish.store.scores import scores_after
 from burnish.store.sqlite import SQLiteStore, rename_run
 from burnish.train import Run, train
 from burnish.types import Metrics
@@ -120,15 +123,15 @@ class Session:
             folder, config, saved=resume.saved if resume else None, allowed=resume.allowed if resume else ()
         )
         self.origin.agree(of_config(config, swaps))  # before any code of others is run
-        with ExitStack() as closing, signals.droppable():  # what is open is closed if the rest cannot be made
-            self._open(closing)
-            self._closing = closing.pop_all()
+        with ExitStack() as opened, signals.droppable():  # what is open is closed if the rest cannot be made
+            self._open(opened)
+            self._closing = opened.pop_all()
 
-    def _open(self, closing: ExitStack) -> None:
+    def _open(self, opened: ExitStack) -> None:
         config, folder = self.config, self.folder
         self.parts = build.assemble(config, self.swaps)
-        closing.callback(self.parts.upkeep.close)
-        closing.callback(self.console.close)
+        opened.callback(self.parts.upkeep.close)
+        opened.callback(self.console.close)
         self.data = build.training_prompts(config, self.parts.encode.whole, self.parts.positions)
         self.held_out = build.heldout_prompts(config, self.parts.encode.whole, self.parts.positions)
         self.origin.agree(of_content(self.parts, self.data, self.held_out))
@@ -147,10 +150,10 @@ class Session:
             identity(config, self.data.report.fingerprint, run_id=self.origin.run_id),
             warn=self.console.note,
         )
-        closing.callback(self.store.close)
+        opened.callback(self.store.close)
         self.sinks: list[Sink] = []
         for sink in build.make_sinks(config, folder):
-            closing.callback(sink.close)
+            opened.callback(sink.close)
             self.sinks.append(sink)
         self.run_state: Run = build.make_run(
             config,
@@ -183,8 +186,19 @@ class Session:
             self.totals.update(state["totals"])
             self.evaluations = [_evaluation(found) for found in state["evaluations"]]
             self._saved = resume.found.path.name
+        self._take_recorded_scores()
         self.folder.write_config(resolved(self.config))
         self.origin.write(run.progress.step)
+
+    def _take_recorded_scores(self) -> None:
+        """Steps that are repeated are not graded again, unless they are meant to come out otherwise."""
+        run = self.run_state
+        changed = any(change.kind == "refused" for change in self.origin.changes)
+        if changed or self.parts.upkeep.state_dict() is not None:
+            return
+        with closing(queries.open_store(self.folder.store_path)) as db:
+            recorded = scores_after(db, run.progress.step)
+        self.run_state = replace(run, reward=Recorded(run.reward, recorded))
 
     def run(self) -> None:
         """Evaluate, train to the last step, save, evaluate again and write the summary.
@@ -305,7 +319,7 @@ class Session:
             run.engine.load(run.learner.publish(step))
             found = evaluate(
                 run.engine,
-                run.reward,
+                self.parts.reward,
                 loaded.prompts,
                 suite=suite,
                 step=step,
