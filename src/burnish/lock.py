@@ -78,8 +78,13 @@ def _acquire(file: Path, what: Path, advice: str) -> tuple[int, str | None]:
             break
         os.close(descriptor)  # its holder removed it between our opening and our locking
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+    except OSError:  # a full disk
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
     return descriptor, note
 
 

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from burnish.checkpoint.durable import reason, write_atomically
+from burnish.errors import DISK_FULL, StorageError
 from burnish.lock import Lock
 from burnish.trees import flattened
 
@@ -58,7 +59,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"cannot make the run folder {path}: {reason(error)}. Type another out=") from error
+            raise _refused(f"cannot make the run folder {path}", error) from error
         folder = cls(path, _lock(path))
         try:
             _refuse_content(path)
@@ -85,7 +86,7 @@ class RunFolder:
         try:
             place = next(folder for folder in (path, *path.parents) if folder.exists())
         except OSError as error:
-            raise ValueError(f"cannot make the run folder {path}: {reason(error)}. Type another out=") from error
+            raise _refused(f"cannot make the run folder {path}", error) from error
         if not place.is_dir() or not os.access(place, os.W_OK):
             why = "cannot be written to" if place.is_dir() else "is no folder"
             raise ValueError(f"cannot make the run folder {path}: {place} {why}. Type another out=")
@@ -218,7 +219,14 @@ def _lock(path: Path) -> Lock:
     try:
         return Lock(path / LOCK, path, "Wait for its end, or type another out=")
     except OSError as error:
-        raise ValueError(f"cannot lock {path}: {reason(error)} ({path / LOCK}). Type another out=") from error
+        raise _refused(f"cannot lock {path} ({path / LOCK})", error) from error
+
+
+def _refused(what: str, error: OSError) -> Exception:
+    """A full disk is a fault of the storage; anything else is another folder's turn."""
+    if error.errno in DISK_FULL:
+        return StorageError(f"{what}: {reason(error)}. Free some space or type another out=")
+    return ValueError(f"{what}: {reason(error)}. Type another out=")
 
 
 def masked(value: Any, key: str = "") -> Any:

@@ -129,7 +129,7 @@ def test_validation_does_not_change_what_it_is_given():
 
 def test_the_options_are_counted_so_that_adding_one_is_a_decision():
     found = keys()
-    assert len(found) == 148, sorted(found)
+    assert len(found) == 149, sorted(found)
     assert all(meaning or default for default, meaning in found.values())
 
 

@@ -205,6 +205,9 @@ class Checkpoint(Section):
     """Steps between checkpoints; 0 saves only at the end."""
     keep: Annotated[int, Field(ge=2)] = 2
     """Complete checkpoints kept; at least 2, so that one is always whole."""
+    on_save_error: Literal["stop", "continue"] = "stop"
+    """When one cannot be written, on a full disk for instance: stop the run, or say so and try again at the next.
+    The last one of a run always stops it."""
 
 
 class Store(Section):

@@ -263,10 +263,16 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._closing:  # each is closed, whatever the others do
-            if self._attempt_opened:
-                ended = None if error is None else f"{type(error).__name__}: {error}"
-                self.store.end_attempt(0 if error is None else exit_code(error), ended)
+        try:
+            with self._closing:  # each is closed, whatever the others do
+                if self._attempt_opened:
+                    ended = None if error is None else f"{type(error).__name__}: {error}"
+                    self.store.end_attempt(0 if error is None else exit_code(error), ended)
+        except StorageError as fault:
+            if error is None:
+                fault.add_note(self._how_to_continue(fault))
+                raise
+            error.__notes__ = [str(fault), *getattr(error, "__notes__", ())]  # what ended the run is the error
 
     # -- within the loop -----------------------------------------------------------------------------------------------
 
@@ -284,7 +290,7 @@ class Session:
             self._evaluate_if_due()
         every = self.config.checkpoint.every
         if last or (every and step % every == 0):
-            self._save()
+            self._save(may_fail=self.config.checkpoint.on_save_error == "continue" and not last)
         self.signals.check()
 
     def _restarts(self) -> Metrics:
@@ -338,28 +344,36 @@ class Session:
         self._write(step, {f"eval/{suite}/{name}": value for name, (value, _, _) in found.values.items()})
         self.console.evaluation(step, found.values)
 
-    def _save(self) -> None:
-        """Save where the run stood after its last step."""
-        run, boundary = self.run_state, self._boundary
-        with run.clock("checkpoint"):
+    def _save(self, *, may_fail: bool = False) -> None:
+        """Save where the run stood after its last step. `may_fail`: what cannot be written is said, and no error."""
+        step = self._boundary.progress.step
+        with self.run_state.clock("checkpoint"):
             self.store.flush()  # a run must not continue from a step that its record lacks
-            saved = checkpoint.save(
-                self.folder.checkpoints_path,
-                boundary.progress.step,
-                write=run.learner.save,
-                state={
-                    "progress": boundary.progress.state_dict(),
-                    "prompts": boundary.prompts,
-                    "reward": boundary.reward,
-                    "random": boundary.random,
-                    "origin": self.origin.state_dict(),
-                    "totals": dict(self.totals),
-                    "evaluations": [_without_items(evaluation) for evaluation in self.evaluations],
-                },
-                keep=self.config.checkpoint.keep,
-                warn=self.console.note,
-            )
-        self._saved = saved.name
+            try:
+                self._saved = self._write_checkpoint().name
+            except StorageError as error:
+                if not may_fail:
+                    raise
+                self.run_state.tell(Event("save", f"{error}; the run goes on", severity=3, step=step))
+
+    def _write_checkpoint(self) -> Path:
+        run, boundary = self.run_state, self._boundary
+        return checkpoint.save(
+            self.folder.checkpoints_path,
+            boundary.progress.step,
+            write=run.learner.save,
+            state={
+                "progress": boundary.progress.state_dict(),
+                "prompts": boundary.prompts,
+                "reward": boundary.reward,
+                "random": boundary.random,
+                "origin": self.origin.state_dict(),
+                "totals": dict(self.totals),
+                "evaluations": [_without_items(evaluation) for evaluation in self.evaluations],
+            },
+            keep=self.config.checkpoint.keep,
+            warn=self.console.note,
+        )
 
     def _mark(self) -> Boundary:
         run, upkeep = self.run_state, self.parts.upkeep
@@ -388,12 +402,12 @@ class Session:
     def _finish(self) -> None:
         self._evaluate(greedy=self.config.eval.greedy)
         self.store.flush()
-        self.folder.write_summary(self._summary())
         curves_png(self.folder.store_path, self.folder.curves_path)
         if pair := self.config.reward.pair:
             parts_png(self.folder.store_path, self.folder.parts_path, pair=pair)
         if self.evaluations and self.evaluations[-1].reliability:
             reliability_png((self.evaluations[0], self.evaluations[-1]), self.folder.reliability_path)
+        self.folder.write_summary(self._summary())  # last, since it says that the run is complete
         self.console.close()
         lines = [
             f"model   {self.finished.model}",

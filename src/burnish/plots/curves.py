@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from sqlite3 import Connection
 from typing import TYPE_CHECKING, Any
 
+from burnish.checkpoint.durable import write_atomically
 from burnish.records import Evaluation
 from burnish.store import queries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STORE_FILE = "run.sqlite"
 """Of the store in a run folder."""
@@ -67,7 +70,7 @@ def curves_png(source: Path, out: Path) -> Path:
             axis.set_xlim(-0.02 * last, 1.02 * last + 0.5)
         for axis in axes[-2:]:
             axis.set_xlabel("step", color=FAINT)
-        figure.savefig(out)
+        write_figure(figure, out)
     finally:
         db.close()
     return out
@@ -101,7 +104,7 @@ def reliability_png(evaluations: Sequence[Evaluation], out: Path) -> Path:
     axis.set_xlabel("stated confidence", color=FAINT)
     axis.set_ylabel("share right", color=FAINT)
     axis.legend(frameon=False, fontsize=8, loc="upper left", labelcolor=INK)
-    figure.savefig(out)
+    write_figure(figure, out)
     return out
 
 
@@ -211,6 +214,13 @@ def _stack(axis: Axes, steps: Sequence[int], rows: dict[str, Any], look: dict[st
 
 def _legend(axis: Axes) -> None:
     axis.legend(frameon=False, fontsize=8, ncols=3, loc="best", handlelength=1.2, columnspacing=1.0, labelcolor=INK)
+
+
+def write_figure(figure: Figure, out: Path) -> None:
+    """Write a picture whole or not at all. Raises StorageError."""
+    drawn = BytesIO()
+    figure.savefig(drawn)
+    write_atomically(out, drawn.getvalue())
 
 
 def dress(axis: Axes, title: str) -> None:

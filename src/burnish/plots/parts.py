@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from burnish.plots.curves import BLUE, FAINT, INK, ORANGE, STORE_FILE, dress
+from burnish.plots.curves import BLUE, FAINT, INK, ORANGE, STORE_FILE, dress, write_figure
 from burnish.store import queries
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def parts_png(source: Path, out: Path, *, pair: tuple[str, str]) -> Path:
     dress(against, f"{pair[1]} against {pair[0]}, light to dark by step")
     _over_steps(over_steps, curves)
     _against(against, curves, *pair)
-    figure.savefig(out)
+    write_figure(figure, out)
     return out
 
 

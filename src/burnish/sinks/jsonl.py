@@ -11,21 +11,28 @@ from burnish.types import Metrics
 
 
 class JsonlSink(QuietSink):
-    """Appends to a file. Lines of one step (training, evaluation) belong together; a resumed run repeats steps, and
-    what stands further down replaces what stands above. A line that a kill cut short is ended, so that it does not
-    take the next one with it."""
+    """Appends whole lines to a file, or nothing.
+
+    Lines of one step (training, evaluation) belong together; a resumed run repeats steps, and what stands further down
+    replaces what stands above. A line that a kill cut short is ended, so that it does not take the next one with it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         cut = _is_cut(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
         if cut:
-            self._file.write("\n")
+            self._file.write(b"\n")
 
     def send(self, step: int, metrics: Metrics) -> None:
         row = {"step": step} | {name: sayable(value) for name, value in metrics.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        line = memoryview(json.dumps(row, allow_nan=False).encode() + b"\n")
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError:
+            self._file.truncate(before)  # on a full disk
+            raise
 
     def finish(self) -> None:
         self._file.close()
