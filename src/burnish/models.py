@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,6 +23,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from burnish.assets import embedded_base_path
 from burnish.config import RunConfig
 
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+"""Names under which pickled weights come."""
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
@@ -32,9 +35,11 @@ def load_model(config: RunConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     path, trust, place = _model_path(config), config.model.trust_remote_code, device(config.model.device)
     try:
         _require_model_files(path)
+        require_no_code(path, trust)
         tokenizer = tokenizer_at(path, trust)
+        require_safetensors(path)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, trust_remote_code=trust, output_loading_info=True
+            path, dtype=torch.float32, trust_remote_code=trust, use_safetensors=True, output_loading_info=True
         )
         model, loading = loaded
         _require_all_weights(loading["missing_keys"])
@@ -48,6 +53,7 @@ def skeleton(config: RunConfig) -> PreTrainedModel:
     path, trust = _model_path(config), config.model.trust_remote_code
     try:
         _require_model_files(path)
+        require_no_code(path, trust)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
                 AutoConfig.from_pretrained(path, trust_remote_code=trust), dtype=torch.float32, trust_remote_code=trust
@@ -61,6 +67,7 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
     path = _model_path(config)
     try:
         _require_model_files(path)
+        require_no_code(path, config.model.trust_remote_code)
         return tokenizer_at(path, config.model.trust_remote_code)
     except (OSError, ValueError) as error:
         raise _not_loaded(config, error) from error
@@ -88,6 +95,55 @@ def _require_model_files(path: str) -> None:
         raise ValueError("a directory without config.json")
     if not folder.is_dir() and path.startswith((".", "/")):
         raise ValueError(f"no such directory (looked in {Path.cwd()})")
+
+
+def require_no_code(path: str, trust: bool) -> None:
+    """Refuse a directory whose config asks to run code, unless the user trusts it. Nothing in it can say that he does.
+
+    `auto_map` names Python files of the model's own; transformers passes over it where it knows the type of model
+    itself. An attention implementation with a slash is a kernel that would be fetched from a hub and run.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    file = Path(path) / "config.json"
+    if trust or not file.is_file():
+        return
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return  # transformers says in its own words that this is no JSON
+    if not isinstance(found, dict):
+        raise ValueError("config.json holds no JSON object")
+    if "auto_map" in found and found.get("model_type") not in CONFIG_MAPPING:
+        raise ValueError(
+            "config.json wants Python code run that ships with the model (auto_map). If you trust it as your own code, "
+            "type model.trust_remote_code=true"
+        )
+    kernel = found.get("attn_implementation")
+    if isinstance(kernel, str) and "/" in kernel:
+        raise ValueError(f"config.json wants the attention kernel {kernel!r} fetched and run; take that key out of it")
+
+
+def require_safetensors(path: str, *, auto: str = "AutoModelForCausalLM") -> None:
+    """Refuse a directory whose weights are pickles: reading one can run any code that its maker put into it.
+
+    Args:
+        auto: class of transformers that converts them.
+
+    Raises:
+        ValueError: naming a file, and how to convert it.
+    """
+    folder = Path(path)
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise ValueError(
+            f"{pickles[0]} is a pickle, which can run any code when it is read, and there is no model.safetensors. If "
+            f'you trust its maker, convert it: python -c "from transformers import {auto} as M; '
+            f'M.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"'
+        )
 
 
 def _require_all_weights(missing: Collection[str]) -> None:

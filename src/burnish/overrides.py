@@ -29,6 +29,7 @@ from burnish.foreign.aliases import CONFIG_NAMES
 from burnish.foreign.conversion import IN_FILE, IN_WORDS, Given
 from burnish.foreign.shell import ScriptError, trainer_words
 from burnish.trees import Tree, flattened, interpolated, merge, nested
+from burnish.yaml_text import parse_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "add23"
@@ -262,17 +263,21 @@ def _read_file(path: Path) -> Tree:
         raise ConfigError(f"config file {path} does not exist")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(f"config file {path} has {path.stat().st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         match path.suffix:
             case ".toml":
                 tree = nested({key: _value(leaf) for key, leaf in flattened(tomllib.loads(text))})
             case ".json":
                 tree = json.loads(text)
             case _:
-                tree = yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+                tree = parse_yaml(text)
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"config file {path} is not valid {path.suffix[1:].upper()}: {error}") from None
+    except RecursionError:
+        raise ConfigError(
+            f"config file {path} is not valid {path.suffix[1:].upper()}: it is nested too deeply"
+        ) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

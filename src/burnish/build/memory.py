@@ -86,7 +86,7 @@ def _generating(config: RunConfig, model: PreTrainedModel, longest_prompt: int) 
     asked = max(sampling.prompts_per_step * sampling.group_size, config.eval.prompts * config.eval.samples)
     rows, columns = min(sampling.slots, asked), longest_prompt + sampling.max_new_tokens
     rounded = sampling.dtype == "bfloat16"
-    per_token = 2 * shape.num_hidden_layers * _key_width(model) * (HALF if rounded else FLOAT)
+    per_token = 2 * shape.num_hidden_layers * _key_width(model) * FLOAT
     copies = [Need("rounded weights to draw with", HALF * model.num_parameters(), "generating")] if rounded else []
     return [
         *copies,

@@ -27,7 +27,7 @@ from burnish.config.reward import (
     WeightConfig,
     WeightedSum,
 )
-from burnish.models import device, tokenizer_at
+from burnish.models import device, require_no_code, require_safetensors, tokenizer_at
 from burnish.protocols import Reward
 from burnish.rewards.answer import Answer
 from burnish.rewards.compose import SUM, Combine, Part, PartsReward, each
@@ -128,6 +128,11 @@ def _reward_model(part: ModelPart, config: RunConfig) -> RewardModel:
     """It sits beside the policy and computes in the policy's precision; nothing of it is trained."""
     bf16, trust = config.model.dtype == "bfloat16", config.model.trust_remote_code
     path = str(Path(part.path).expanduser()) if part.path.startswith("~") else part.path
+    try:
+        require_no_code(path, trust)
+        require_safetensors(path, auto="AutoModelForSequenceClassification")
+    except ValueError as error:
+        raise ValueError(f"the reward model {part.path} cannot be used. Found: {error}") from error
     classifier = load_classifier(
         path,
         device=device(config.model.device),

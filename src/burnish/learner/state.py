@@ -101,5 +101,5 @@ def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer, named: Mappin
 
 def read_weights(folder: Path, model: PreTrainedModel) -> None:
     """Copy the weights saved in `folder` into `model`, in place: whoever shares the module sees them."""
-    saved = type(model).from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    saved = type(model).from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     model.load_state_dict(saved.state_dict())

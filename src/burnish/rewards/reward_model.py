@@ -42,7 +42,11 @@ def load_classifier(
         if labels != 1:
             raise ValueError(f"it has {labels} labels")
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+            path,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
         )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"no trained {', '.join(missing[:3])}, and random scores teach nothing")

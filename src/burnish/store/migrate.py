@@ -19,6 +19,7 @@ from pathlib import Path
 from burnish.errors import StorageError
 from burnish.store import codes
 from burnish.store.opening import Transaction, statements, write_constants
+from burnish.store.sql import named
 
 CONSTANTS = frozenset(("codes", "hist_kinds"))
 """Tables that this program fills, and no run."""
@@ -75,13 +76,13 @@ def _rebuild_changed_tables(db: sqlite3.Connection) -> None:
     wanted = {_subject(statement): statement for statement in statements()}
     for kind, name in there:
         if kind in ("view", "index"):
-            db.execute(f"DROP {kind.upper()} {name}")
+            db.execute(named("DROP {} {}", kind.upper(), name))
     tables = [name for kind, name in there if kind == "table"]
     changed = [
         name for name in tables if name in CONSTANTS or _bare(there["table", name]) != _bare(wanted["table", name])
     ]
     for name in changed:
-        db.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
+        db.execute(named("ALTER TABLE {} RENAME TO old_{}", name, name))
     for (kind, name), statement in wanted.items():
         if kind != "table" or name in changed or name not in tables:
             db.execute(statement)
@@ -89,8 +90,8 @@ def _rebuild_changed_tables(db: sqlite3.Connection) -> None:
         if name not in CONSTANTS:
             old, new = _columns(db, f"old_{name}"), _columns(db, name)
             both = ", ".join(column for column in new if column in old)
-            db.execute(f"INSERT INTO {name}({both}) SELECT {both} FROM old_{name}")
-        db.execute(f"DROP TABLE old_{name}")
+            db.execute(named("INSERT INTO {}({}) SELECT {} FROM old_{}", name, both, both, name))
+        db.execute(named("DROP TABLE old_{}", name))
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
@@ -116,7 +117,7 @@ def _bare(statement: str) -> str:
 
 
 def _columns(db: sqlite3.Connection, table: str) -> list[str]:
-    return [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+    return [row[1] for row in db.execute(named("PRAGMA table_info({})", table))]
 
 
 def _sync(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from burnish.store import codes
 from burnish.store.filesystem import journal_mode
+from burnish.store.sql import named
 
 BUSY_SECONDS = 10.0
 """How long a connection waits for another's lock. The writer's are short: one step."""
@@ -46,7 +47,8 @@ def version_of(db: sqlite3.Connection, path: Path) -> int | None:
     """
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
         return None
-    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
     if application != codes.APPLICATION_ID:
         raise ValueError(f"{path} is an SQLite file, but not a store of a run; give another path")
     if version > codes.SCHEMA_VERSION:
@@ -65,7 +67,7 @@ def set_up(db: sqlite3.Connection, path: Path, warn: Callable[[str], None]) -> N
     that the record forgot, and FULL would pay a sync per transaction for nothing more.
     """
     wanted = journal_mode(path)
-    (mode,) = db.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+    (mode,) = db.execute(named("PRAGMA journal_mode = {}", wanted)).fetchone()
     if mode.upper() != "WAL":
         why = "is on a network file system" if wanted != "WAL" else "cannot be shared through a write-ahead log"
         warn(
@@ -90,8 +92,8 @@ def write_constants(db: sqlite3.Connection) -> None:
     db.executemany(
         "INSERT INTO hist_kinds VALUES (?,?,?,?)", [(h.what, h.name, h.scale, h.width) for h in codes.HISTOGRAMS]
     )
-    db.execute(f"PRAGMA application_id = {codes.APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {codes.SCHEMA_VERSION}")
+    db.execute(named("PRAGMA application_id = {}", codes.APPLICATION_ID))
+    db.execute(named("PRAGMA user_version = {}", codes.SCHEMA_VERSION))
 
 
 def statements() -> Iterator[str]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from burnish.store import codes
 from burnish.store.opening import BUSY_SECONDS, version_of
+from burnish.store.sql import named
 from burnish.store.text import unpacked
 
 
@@ -138,7 +139,8 @@ def last_step(db: sqlite3.Connection) -> int:
 def steps(db: sqlite3.Connection) -> list[dict[str, Any]]:
     """The live steps, without their blobs."""
     names = "step_id, step, attempt, started, seconds, policy_version, n_updates, n_rounds, first_rollout, n_rollouts"
-    return _dicts(db, f"SELECT {names}, n_tokens, n_bodies, n_token_arrays FROM steps WHERE live ORDER BY step")
+    statement = "SELECT {}, n_tokens, n_bodies, n_token_arrays FROM steps WHERE live ORDER BY step"
+    return _dicts(db, named(statement, names))
 
 
 def events(db: sqlite3.Connection, *, severity: int = 0, limit: int = 100, before: int | None = None) -> list[dict]:

@@ -11,6 +11,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from burnish.store.keep import RANDOM_PER_GROUP
+from burnish.store.sql import named
 
 ROLLOUT_BYTES = 190
 """Row of a rollout with three parts of its score, its index entries, and its share of a group and of rollups."""
@@ -59,7 +60,7 @@ class Dropped:
 def used_bytes(db: sqlite3.Connection) -> int:
     """What the record takes, without pages that wait to be used again."""
     pages, free, size = (
-        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        db.execute(named("PRAGMA {}", name)).fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     return (pages - free) * size
 

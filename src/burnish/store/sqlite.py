@@ -33,6 +33,7 @@ from burnish.store.codes import SCHEMA_VERSION
 from burnish.store.migrate import migrate
 from burnish.store.opening import BUSY_SECONDS, Transaction, connect, create, set_up, version_of
 from burnish.store.room import make_room, used_bytes
+from burnish.store.sql import named
 from burnish.store.text import clean, json_text
 from burnish.store.writing import Policy, TokenBytes, Writer
 
@@ -281,7 +282,7 @@ class SQLiteStore:
         try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
-            self._db.execute(f"PRAGMA busy_timeout = {round(BUSY_SECONDS * 1000)}")
+            self._db.execute(named("PRAGMA busy_timeout = {}", round(BUSY_SECONDS * 1000)))
         size = self._wal_bytes()
         if size <= WAL_LIMIT:
             self._stuck = False
