@@ -11,6 +11,7 @@ from pathlib import Path
 from burnish import __version__
 from burnish.errors import BUG, EXIT_CODES, exit_code
 from burnish.launch.signals import GRACE_SECONDS
+from burnish.terminal import show
 
 EXIT_USAGE = 2
 
@@ -46,10 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(error: Exception) -> None:
     """Print an error for people. It may quote data, so nothing of it reaches the terminal as it is."""
     from burnish.prompts.rows import in_full
-    from burnish.terminal import printable_lines, sayable_in
 
     text = "\n".join([f"burnish: {in_full(error)}", *getattr(error, "__notes__", ())])
-    print(sayable_in(sys.stderr, printable_lines(text)), file=sys.stderr)
+    show(text, sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,7 +178,7 @@ def _doctor(args: argparse.Namespace, words: list[str]) -> int:
         from burnish.doctor import examine
 
         found = examine(config)
-    print(found.as_json() if args.json else "\n".join(found.lines()))
+    show(found.as_json() if args.json else "\n".join(found.lines()))
     return 0 if found.is_fit else EXIT_USAGE
 
 
@@ -242,7 +242,7 @@ def _grade(args: argparse.Namespace, _: list[str]) -> int:
     counts = grade_file(args.file, style=args.style, timeout=args.timeout, out=sys.stdout)
     total = sum(counts.values())
     shares = ", ".join(f"{n:,} {status} ({n / total:.1%})" for status, n in counts.items()) if total else "no rows"
-    print(f"graded {total:,} rows of {args.file.name}: {shares}", file=sys.stderr)
+    show(f"graded {total:,} rows of {args.file.name}: {shares}", sys.stderr)
     return 0
 
 
@@ -279,6 +279,7 @@ def _store(args: argparse.Namespace, _: list[str]) -> int:
 def _config(args: argparse.Namespace, words: list[str]) -> int:
     from burnish import overrides
     from burnish.config import resolved
+    from burnish.masking import masked
 
     if args.keys:
         for key, (default, meaning) in overrides.keys().items():
@@ -289,7 +290,7 @@ def _config(args: argparse.Namespace, words: list[str]) -> int:
     else:
         import yaml
 
-        print(yaml.safe_dump(resolved(overrides.load_config(words)), sort_keys=False), end="")
+        print(yaml.safe_dump(masked(resolved(overrides.load_config(words))), sort_keys=False), end="")
     return 0
 
 

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from burnish import build
 from burnish.build import memory
-from burnish.config import RunConfig
+from burnish.config import RunConfig, resolved
 from burnish.errors import BUG, exit_code
 from burnish.launch.identity import folder_of
+from burnish.masking import secret_keys
 from burnish.models import device, load_model, load_tokenizer, skeleton
 from burnish.objective import Objective
 from burnish.prompts.datasets import Loaded
@@ -128,6 +129,9 @@ def _place(found: Diagnosis, config: RunConfig) -> None:
     if folder is not None:
         found.add("folder", "ok", f"{folder} is free")
     found.attempt("sinks", lambda: build.require_sinks(config))
+    for key in secret_keys(resolved(config)):
+        message = f"{key} looks like a secret: it will not be saved, and has to be typed again at a resume"
+        found.add("secrets", "note", f"{message}. Or have the function read it from the environment")
 
 
 def _data(found: Diagnosis, config: RunConfig, encode: build.Encode, positions: int | None) -> Loaded | None:

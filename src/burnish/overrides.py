@@ -22,12 +22,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from burnish.config import RunConfig
+from burnish.config import RunConfig, resolved
 from burnish.config.keys import keys, written
 from burnish.foreign import words as foreign
 from burnish.foreign.aliases import CONFIG_NAMES
 from burnish.foreign.conversion import IN_FILE, IN_WORDS, Given
 from burnish.foreign.shell import ScriptError, trainer_words
+from burnish.masking import MASK, masked_keys
+from burnish.terminal import show
 from burnish.trees import Tree, flattened, interpolated, merge, nested
 from burnish.yaml_text import parse_yaml
 
@@ -56,6 +58,11 @@ def load_config(words: Sequence[str], *, tell: Callable[[str], None] | None = No
     if resolution.translation is not None:
         lines = ["what the words of another system became:", *resolution.translation.lines()]
         (tell or _to_stderr)("\n  ".join(lines))
+    if hidden := masked_keys(resolved(resolution.config)):
+        raise ConfigError(
+            f"{hidden[0]} holds {MASK}, which saved configurations have in place of secrets. Type {hidden[0]}=VALUE, "
+            "or have the function read it from the environment"
+        )
     return resolution.config
 
 
@@ -76,7 +83,7 @@ def revise(saved: Mapping[str, Any], words: Sequence[str]) -> RunConfig:
 
 
 def _to_stderr(text: str) -> None:
-    print(text, file=sys.stderr)
+    show(text, sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,10 @@ from typing import Any, Self
 from burnish.checkpoint.durable import reason, write_atomically
 from burnish.errors import DISK_FULL, StorageError
 from burnish.lock import Lock
-from burnish.trees import flattened
+from burnish.masking import masked
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 LOCK = "lock"
-MASK = "***"
-SECRET_KEY = re.compile(r"(^|[_.-])(token|secret|password|passwd|credentials?|(api|access|private|secret)_?key)$", re.I)
-SECRET_TEXT = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,})|(?<=://)[^/@\s]+(?=@)"
-)
 
 
 class RunFolder:
@@ -229,28 +224,12 @@ def _refused(what: str, error: OSError) -> Exception:
     return ValueError(f"{what}: {reason(error)}. Type another out=")
 
 
-def masked(value: Any, key: str = "") -> Any:
-    """A tree with `***` in place of what looks like a secret."""
-    if isinstance(value, Mapping):
-        return {name: masked(inner, name) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [masked(inner, key) for inner in value]
-    if isinstance(value, str) and value:
-        return MASK if SECRET_KEY.search(key) else SECRET_TEXT.sub(MASK, value)
-    return value
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def masked_keys(tree: Mapping[str, Any]) -> list[str]:
-    """Keys whose values `masked` has taken away."""
-    return [key for key, value in flattened(tree) if value == MASK and SECRET_KEY.search(key)]
 
 
 def _read(path: Path) -> dict[str, Any]:

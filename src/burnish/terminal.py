@@ -7,6 +7,7 @@ clipboard or the window's title, and marks that reverse the order of what stands
 from __future__ import annotations
 
 import re
+import sys
 from typing import TextIO
 
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
@@ -21,6 +22,13 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same, but line ends stay: for text whose lines were put together here."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Print lines that may quote anything. `stream`: standard output unless given."""
+    stream = stream or sys.stdout
+    assert stream is not None, "a program without standard output has nothing to say"
+    print(sayable_in(stream, printable_lines(text)), file=stream)
 
 
 def sayable_in(stream: TextIO, text: str) -> str:

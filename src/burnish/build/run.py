@@ -28,6 +28,7 @@ from burnish.config import RunConfig, resolved
 from burnish.learner.forward import PolicyForward
 from burnish.learner.local import LocalLearner
 from burnish.learner.schedule import make_schedule
+from burnish.masking import masked
 from burnish.models import load_model
 from burnish.objective import Objective, Term
 from burnish.prompts import tasks
@@ -433,8 +434,8 @@ def make_sinks(config: RunConfig, folder: RunFolder) -> Iterator[Sink]:
             case "wandb":
                 from burnish.sinks.wandb import WandbSink
 
-                yield WandbSink(project=config.log.project, name=folder.path.name, config=resolved(config))
+                yield WandbSink(project=config.log.project, name=folder.path.name, config=masked(resolved(config)))
             case "trackio":
                 from burnish.sinks.trackio import TrackioSink
 
-                yield TrackioSink(project=config.log.project, name=folder.path.name, config=resolved(config))
+                yield TrackioSink(project=config.log.project, name=folder.path.name, config=masked(resolved(config)))

@@ -226,7 +226,8 @@ class Log(Section):
 class RunConfig(Section):
     out: str = "runs/{name}-{seed}"
     """The run folder. {name} and {seed} are filled in."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "run"
+    name: Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}$")] = "run"
+    """Without slashes, so that it cannot lead out of a folder."""
     seed: NonNegativeInt = 1
     model: Model = Model()
     data: Data = Data()

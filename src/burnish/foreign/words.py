@@ -24,8 +24,8 @@ from burnish.foreign.aliases import DEFAULTS, EXTENDED, IMPLIED, TABLE
 from burnish.foreign.aliases.rows import Choice, Ignored, Listing, Pair, Quantity, Refused, Rest, Row, Same, Settings
 from burnish.foreign.conversion import DEFAULT, IN_WORDS, Conversion, Given, Setting, UnitError, is_on
 from burnish.foreign.units import TOGETHER, convert
+from burnish.masking import MASK, SECRET_KEY
 
-SECRET = re.compile(r"(^|[._])(token|password|secret|api_key)$", re.IGNORECASE)
 VALUE_SHOWN = 60
 """Characters of a value that are printed."""
 
@@ -153,8 +153,8 @@ def _printable(text: str) -> str:
 
 def _masked(key: str, shown: str) -> str:
     shown = _printable(shown)
-    if SECRET.search(key):
-        return f"{key}=***"
+    if SECRET_KEY.search(key):
+        return f"{key}={MASK}"
     limit = len(key) + VALUE_SHOWN
     return shown if len(shown) <= limit else shown[:limit] + "..."
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from burnish import __version__
 from burnish.config import RunConfig, resolved
+from burnish.masking import masked
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "math-verify")
 
@@ -21,7 +22,7 @@ def identity(config: RunConfig, data: str, *, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "name": config.name,
         "objective": config.objective.name,
-        "config": resolved(config),
+        "config": masked(resolved(config)),
         "data": data,
         "packages": versions(),
         "code": __version__,

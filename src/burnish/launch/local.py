@@ -26,13 +26,14 @@ from burnish.launch.identity import folder_of
 from burnish.launch.replay import Replay
 from burnish.launch.session import Finished, Resume, Session
 from burnish.launch.signals import GRACE_SECONDS, Signals, Stopped
+from burnish.masking import masked_keys
 from burnish.models import load_model, load_tokenizer
 from burnish.overrides import validate
 from burnish.plots.curves import reliability_png
 from burnish.protocols import Publication
-from burnish.run_folder import RunFolder, masked_keys
+from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
-from burnish.terminal import printable
+from burnish.terminal import printable, show
 from burnish.trees import Tree
 from burnish.types import Prompt, Request
 
@@ -87,10 +88,10 @@ def resume(
             )
         config = _continued(folder, revise)
         for note in checkpoint.clean(folder.checkpoints_path):
-            print(printable(note))
+            show(note)
         found = checkpoint.latest(folder.checkpoints_path)
         for sentence in found.rejected if found else ():
-            print(printable(sentence))
+            show(sentence)
         saved = folder.read_run() or (found and found.state["origin"])
         with Session(config, folder, signals, swaps, resume=Resume(found, saved, allowed)) as session:
             session.run()
@@ -156,7 +157,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: P
     )
     parts.upkeep.close()
     console.close()
-    print("\n".join(table(found)))
+    show("\n".join(table(found)))
     if reliability_path is not None:
         reliability_png((found,), reliability_path)
     if json_path is not None:
@@ -177,7 +178,7 @@ def print_token_ids(config: RunConfig) -> None:
     lines = yaml.safe_dump({"confidence": settled.model_dump(mode="json")}, sort_keys=False).splitlines()
     ids = f"confidence.high_token_id={found.high_id} confidence.low_token_id={found.low_id}"
     shown = [*describe(tokenizer, tag, found), "", "In a configuration file:", "", *lines, "", f"As overrides: {ids}"]
-    print("\n".join(printable(line) for line in shown))
+    show("\n".join(shown))
 
 
 def teach_once(config: RunConfig, task: str, out: Path, *, seed: int) -> None:
@@ -196,7 +197,7 @@ def generate_once(config: RunConfig, prompt: str, n: int) -> None:
     for _, completions in parts.engine.generate([request], build.training_sampling(config)):
         for index, completion in enumerate(completions):
             length = f"{len(completion.token_ids)} tokens, {completion.finish_reason}"
-            print(f"--- {index + 1} of {n} ({length})\n{printable(completion.text)}")
+            show(f"--- {index + 1} of {n} ({length})\n{printable(completion.text)}")
 
 
 def _use_threads(config: RunConfig) -> None:

@@ -27,6 +27,7 @@ from burnish.launch.identity import identity, sha256, versions
 from burnish.launch.origin import Origin
 from burnish.launch.signals import Signals, Stopped
 from burnish.launch.snapshot import of_config, of_content
+from burnish.masking import secret_keys
 from burnish.plots.curves import curves_png, reliability_png
 from burnish.plots.parts import parts_png
 from burnish.progress import Progress
@@ -41,6 +42,7 @@ from burnish.store import queries
 from burnish.store.room import size, step_bytes
 from burnish.store.scores import scores_after
 from burnish.store.sqlite import SQLiteStore, rename_run
+from burnish.terminal import show
 from burnish.train import Run, train
 from burnish.types import Metrics
 
@@ -414,7 +416,7 @@ class Session:
             f"curves  {self.folder.curves_path}",
             f"record  {self.folder.store_path}",
         ]
-        print("\n".join([*self._gain(), *lines]))
+        show("\n".join([*self._gain(), *lines]))
 
     def _gain(self) -> list[str]:
         """Held-out values before and after, one line each."""
@@ -470,6 +472,10 @@ class Session:
             _room(config),
             *self.parts.notes,
         ]
+        for key in secret_keys(resolved(config)):
+            lines.append(f"{key} looks like a secret: it is not saved, and has to be typed again at a resume")
+        if config.model.trust_remote_code:
+            lines.append("model.trust_remote_code=true: Python code that ships with the model runs as you")
         if self.held_out is None:
             lines.append("nothing is held out, so accuracy is not measured. Type eval.data=FILE to measure it")
         if sampling.top_p < 1.0 or sampling.top_k or sampling.min_p:

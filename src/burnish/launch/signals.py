@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from burnish.terminal import show
+
 GRACE_SECONDS = 30.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -79,7 +81,7 @@ class Signals:
             self._watcher.join()
             os.close(self._reading)
         if isinstance(error, Stopped):
-            print(error.line, file=sys.stderr)
+            show(error.line, sys.stderr)
 
     @contextlib.contextmanager
     def droppable(self) -> Iterator[None]:

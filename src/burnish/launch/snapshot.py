@@ -25,8 +25,8 @@ from burnish.build.reward import plugin_sources
 from burnish.config import RunConfig, resolved
 from burnish.launch.identity import sha256, versions
 from burnish.learner.state import checksum
+from burnish.masking import masked
 from burnish.prompts.datasets import Loaded
-from burnish.run_folder import masked
 
 Snapshot = dict[str, Any]
 

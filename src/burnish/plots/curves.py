@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from burnish.checkpoint.durable import write_atomically
 from burnish.records import Evaluation
 from burnish.store import queries
+from burnish.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def reliability_png(evaluations: Sequence[Evaluation], out: Path) -> Path:
     figure = Figure(figsize=(5.0, 5.0), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    dress(axis, f"Reliability ({evaluations[-1].suite})")
+    dress(axis, plain(f"Reliability ({evaluations[-1].suite})"))
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, linestyle=":")
     for evaluation, color in zip(evaluations, (FAINT, BLUE)[-len(evaluations) :], strict=True):
         found = evaluation.reliability
@@ -139,7 +140,7 @@ def _held_out(db: Connection, axis: Axes) -> bool:
             linestyle=style,
             linewidth=1.6,
             elinewidth=1,
-            label=f"{suite} {metric}",
+            label=plain(f"{suite} {metric}"),
             **look,
         )
     if series:
@@ -221,6 +222,11 @@ def write_figure(figure: Figure, out: Path) -> None:
     drawn = BytesIO()
     figure.savefig(drawn)
     write_atomically(out, drawn.getvalue())
+
+
+def plain(text: str) -> str:
+    """Text as matplotlib shows it: a dollar is no beginning of a formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def dress(axis: Axes, title: str) -> None:
