@@ -71,7 +71,6 @@ REWARDS: Mapping[str, Callable[[int, int], float]] = {
     "parity": lambda length, sibling: float(length % 2),
     "constant": lambda length, sibling: 0.1,
     "inf": lambda length, sibling: float("inf") if sibling == 0 else float(length % 2),
-    "huge": lambda length, sibling: 1e38 if sibling == 0 else float(length % 2),
     "nan": lambda length, sibling: float("nan") if sibling == 0 else float(length % 2),
 }
 """(tokens of the completion, its index among its siblings) -> what the reward function returns."""

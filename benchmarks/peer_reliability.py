@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,7 +98,8 @@ class Ended:
 
     @property
     def stopped(self) -> str:
-        return f"stops: {self.error[:SHOWN]}"
+        """The error, with the last names of paths and of modules alone."""
+        return "stops: " + re.sub(r"/[^\s']*/|^(\w+\.)+(?=\w+: )", "", self.error)[:SHOWN]
 
 
 def environment() -> dict[str, str]:
@@ -295,8 +297,7 @@ def accepted(found: Graded) -> int:
 NUMBERS: Mapping[str, dict[str, Any]] = {
     "every reward is 0.1, groups of 6": {"reward": "constant"},
     "one reward of each group is infinite": {"reward": "inf"},
-    "one reward of each group is 1e38": {"reward": "huge"},
-    "the same, advantages not divided": {"reward": "huge", "standardized": False},
+    "the same, advantages not divided": {"reward": "inf", "standardized": False},
     "one reward of each group is NaN": {"reward": "nan"},
 }
 
