@@ -287,13 +287,22 @@ def test_002_the_minimal_example_with_the_plugin_beside_it(burnish: Command, bas
     )
     rows = steps(here / "checkpoints")
     assert len(rows) == 50
+    chosen = config_of(here / "checkpoints")
+    assert (chosen["objective"]["name"], chosen["sampling"]["group_size"]) == ("ppo", 1)
+    assert chosen["sampling"]["temperature"] == 0.0
+    assert names(rows) >= {"value/loss", "critic/vf_loss", "value/mean", "value/advantage"}
+    assert all(row["rollouts/generated"] == row["groups/admitted"] == 1 for row in rows)
+    # The engine's log-probabilities and the learner's are at the same temperature, though the decoding has none.
+    assert max(row["mismatch/max"] for row in rows) < 1e-4
     for row in rows:
         parts = {name: row[f"reward/{name}"] for name in ("correctness", "clarity", "detail", "creativity")}
         weighed = sum(w * parts[p] for p, w in zip(parts, (0.5, 0.25, 0.15, 0.1), strict=True))
         assert row["reward/custom"] == pytest.approx(weighed)
     with sqlite3.connect(here / "checkpoints/run.sqlite") as db:
         asked_ids = {name for (name,) in db.execute("SELECT DISTINCT prompt FROM rollouts_v")}
+        per_step = db.execute("SELECT DISTINCT count(*) FROM rollouts_v GROUP BY step").fetchall()
     assert asked_ids == {row["qid"] for row in questions}
+    assert per_step == [(1,)]
 
 
 # -- 003 --------------------------------------------------------------------------------------------------------------

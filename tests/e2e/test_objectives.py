@@ -49,6 +49,19 @@ def test_an_engine_that_agrees_with_the_learner_needs_no_correction(burnish: Com
 
 
 @pytest.mark.slow
+def test_ppo_learns_the_embedded_task_from_one_completion_per_prompt(burnish: Command, tmp_path: Path):
+    single = ("objective.name=ppo", "sampling.group_size=1", "sampling.prompts_per_step=256")
+    ended = burnish("train", *single, *EMBEDDED, f"out={tmp_path / 'run'}")
+    assert ended.code == 0, ended.err
+    before, after = held_out(tmp_path / "run")
+    assert after - before > 0.25
+    first, *_, last = [line for line in lines(tmp_path / "run") if "value/loss" in line]
+    assert first["value/explained_variance"] == 0.0
+    assert last["value/mean"] - first["value/mean"] > 0.05
+    assert last["value/loss"] < first["value/loss"]
+
+
+@pytest.mark.slow
 def test_adpo_learns_the_embedded_task(burnish: Command, tmp_path: Path):
     ended = burnish("train", "objective.name=adpo", *EMBEDDED, f"out={tmp_path / 'run'}")
     assert ended.code == 0, ended.err

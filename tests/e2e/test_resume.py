@@ -57,7 +57,8 @@ def by_step(folder: Path) -> dict[tuple[float, bool], dict[str, float]]:
 
 def assert_same_run(a: Path, b: Path, *, steps: int = 4) -> None:
     last = f"checkpoints/step-{steps:06d}"
-    for name in ("model.safetensors", "resume/optimizer.safetensors", "resume/learner.json"):
+    heads = [p.relative_to(a / last) for p in (a / last / "resume").glob("value_head.safetensors")]
+    for name in ("model.safetensors", "resume/optimizer.safetensors", "resume/learner.json", *heads):
         assert (a / last / name).read_bytes() == (b / last / name).read_bytes(), name
     assert by_step(a) == by_step(b)
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (a, b)]
@@ -122,6 +123,7 @@ def test_stopped_and_resumed_is_never_stopped(
         ["data.shuffle=false"],
         ["data.sampler=history", "data.history.min_variance=0.5", "data.limit=12"],
         ["model.dtype=bfloat16"],
+        ["objective.name=ppo", "sampling.group_size=1", "sampling.prompts_per_step=8", "train.epochs=2"],
     ],
     ids=lambda words: words[0],
 )

@@ -31,6 +31,8 @@ def surroundings(row: Row, *targets: str) -> list[str]:
     words = [word for word in OWN if word.split("=")[0] not in targets]
     if "model.path" not in targets:
         words.append("model.path=some/model")
+    if any(target.startswith(("objective.gamma", "objective.lam", "objective.value.")) for target in targets):
+        words.append("objective.name=ppo")
     if any(target in ("objective.tau_positive", "objective.tau_negative") for target in targets):
         words.append("objective.name=sapo")
     if any(row is one for one in TABLE["main_adpo"]) and "objective.name" not in targets:
@@ -38,6 +40,12 @@ def surroundings(row: Row, *targets: str) -> list[str]:
     if isinstance(row, Same | Choice) and row.needs:
         words.append("actor_rollout_ref.actor.use_confidence_loss=true")
     return words
+
+
+def implied(row: Row, word: str) -> dict[str, str | None]:
+    """What the use of a system's own keys, and the word by itself, say."""
+    system = next(system for system, one in ROWS if one is row)
+    return {**IMPLIED.get(system, {}), **IMPLIED.get(word, {})}
 
 
 def outcome(words: list[str]) -> Any:
@@ -101,8 +109,9 @@ def test_every_value_of_a_choice_becomes_its_settings_and_no_other_passes(row: C
     for spellings, settings in row.values.items():
         around = surroundings(row, *settings)
         for theirs in spellings.split():
-            found = outcome([*around, f"{row.spellings[0]}={theirs}"])
-            assert found == outcome([*around, *(f"{key}={ours}" for key, ours in settings.items())])
+            word = f"{row.spellings[0]}={theirs}"
+            expected = implied(row, word) | dict(settings)
+            assert outcome([*around, word]) == outcome([*around, *(f"{key}={v}" for key, v in expected.items())])
     with pytest.raises(ConfigError) as caught:
         resolve([*surroundings(row), f"{row.spellings[0]}=nonsense"])
     assert f"{row.spellings[0]}=nonsense is refused: {row.otherwise}" in str(caught.value)
@@ -233,7 +242,9 @@ COUNTED: dict[str, tuple[str, str, Any]] = {
     "processes": ("--per_device_train_batch_size 8 --num_processes 3", "sampling.prompts_per_step", 3),
     "processes_per_machine": ("--per_device_train_batch_size 8 --nproc_per_node 3", "sampling.prompts_per_step", 3),
     "machines": ("--per_device_train_batch_size 8 --nproc_per_node 3 --nnodes 2", "sampling.prompts_per_step", 6),
+    "mini_batches": ("--num_mini_batches 2", "train.updates_per_step", 2),
     "updates": ("--max_steps 10", "train.steps", 3),
+    "episodes": ("--total_episodes 3201", "train.steps", 101),
     "passes": ("--num_train_epochs 2", "train.steps", 1250),
     "warmup_steps": ("actor_rollout_ref.actor.optim.lr_warmup_steps=3", "optimizer.warmup_updates", 12),
     "warmup_updates": ("--warmup_steps 3", "optimizer.warmup_updates", 3),
@@ -273,7 +284,9 @@ def test_what_stands_for_the_files_of_other_systems_is_made_of_words_they_know()
     for words in CONFIG_NAMES.values():
         assert all(find(word.split("=")[0]) for word in words)
     assert set(ENTRIES.values()) <= set(CONFIG_NAMES)
-    assert set(EXTENDED) | set(EXTENDED.values()) | set(IMPLIED) <= set(TABLE)
+    assert set(EXTENDED) | {system for more in EXTENDED.values() for system in more} <= set(TABLE)
+    for implied in IMPLIED:
+        assert implied in TABLE or find(implied.split("=")[0]), implied
 
 
 def test_every_argument_of_the_transformers_trainer_is_known():

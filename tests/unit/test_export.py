@@ -102,13 +102,43 @@ def test_what_is_exported_reads_back_as_itself_but_for_what_is_listed(
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_every_preset_is_exported_or_refused_by_name(name: str, system: str, tmp_path: Path):
     original = config(f"{name} train.steps=3", tmp_path)
-    if original.objective.name in ("adpo", "ppo") or (original.objective.name, system) == ("gmpo", "trl"):
+    name_there = (original.objective.name, system)
+    if original.objective.name == "adpo" or name_there in (("gmpo", "trl"), ("ppo", "trl")):
         with pytest.raises(ConfigError, match=f"objective.name is {original.objective.name}.* Nothing was written"):
             export(original, system, tmp_path / "there")  # type: ignore[arg-type]
         assert not (tmp_path / "there").exists()
     else:
         export(original, system, tmp_path / "there")  # type: ignore[arg-type]
         assert (tmp_path / "there" / "reward.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ppo train.steps=7 objective.lam=0.9 objective.gamma=0.99 objective.value.clip=0.4 objective.dual_clip=3",
+        "add23 objective.name=ppo train.steps=7 sampling.group_size=1 sampling.temperature=0 "
+        "objective.value.learning_rate=1e-5",
+    ],
+)
+def test_a_value_head_is_a_critic_in_verl_but_for_its_coefficient(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = config(words, tmp_path)
+    lost = {line.split(" = ")[0] for line in export(original, "verl", tmp_path / "there")}
+    assert "objective.value.coef" in lost
+    assert not lost & {"objective.lam", "objective.value.clip", "objective.whiten", "objective.value.learning_rate"}
+    again = back(tmp_path / "there", "verl", monkeypatch)
+    dual_clip = 1e6 if original.objective.dual_clip is None else original.objective.dual_clip
+    assert again.objective.model_dump() == original.objective.model_dump() | {"dual_clip": dual_clip}
+    assert again.sampling.group_size == 1
+    assert again.sampling.temperature == original.sampling.temperature
+    assert "critic.model.path=" in (tmp_path / "there" / "train.sh").read_text()
+
+
+def test_what_a_critic_always_does_is_listed_where_it_is_off(tmp_path: Path):
+    words = "add23 objective.name=ppo sampling.group_size=1 objective.whiten=false objective.value.clip=none"
+    lost = {line.split(" = ")[0] for line in export(config(words, tmp_path), "verl", tmp_path / "there")}
+    assert {"objective.whiten", "objective.value.clip"} <= lost
 
 
 def test_what_has_no_counterpart_is_listed_by_name(tmp_path: Path):

@@ -103,6 +103,67 @@ def test_the_overrides_of_the_multi_objective_trainer_become_ours(train_jsonl: P
     assert (config.sampling.max_new_tokens, config.data.max_prompt_tokens) == (16, 64)
     assert (config.sampling.prompts_per_step, config.train.updates_per_step, config.train.steps) == (1, 1, 50)
     assert config.data.train == str(train_jsonl)
+    assert (config.objective.name, config.sampling.group_size, config.sampling.temperature) == ("ppo", 1, 0.0)
+
+
+def test_what_a_systems_keys_imply_gives_way_to_words():
+    words = "ppo.batch_size=4 ppo.mini_batch_size=4"
+    assert settings(words) == {
+        "objective.name": "ppo",
+        "sampling.group_size": "1",
+        "sampling.temperature": "0",
+        "sampling.prompts_per_step": "4",
+        "train.updates_per_step": "1",
+    }
+    drawn = resolve(f"{words} sampling.temperature=0.7 sampling.group_size=2".split()).config
+    assert (drawn.objective.name, drawn.sampling.temperature, drawn.sampling.group_size) == ("ppo", 0.7, 2)
+    groups = resolve(f"{words} objective.name=dapo".split()).config
+    assert (groups.objective.name, groups.sampling.temperature, groups.sampling.group_size) == ("dapo", 1.0, 8)
+    assert "main_dapo.py's keys say so" in lines(words)
+
+
+def test_a_command_of_verls_ppo_becomes_ours(train_jsonl: Path):
+    config = resolve(
+        f"""python3 -m verl.trainer.main_ppo algorithm.adv_estimator=gae data.train_files={train_jsonl}
+        data.train_batch_size=256 actor_rollout_ref.model.path=some/model {ACTOR}optim.lr=1e-6
+        {ACTOR}ppo_mini_batch_size=64 critic.optim.lr=2e-5 critic.model.path=some/model
+        critic.ppo_micro_batch_size_per_gpu=4 algorithm.gamma=0.99 trainer.critic_warmup=0
+        algorithm.kl_ctrl.kl_coef=0.001 trainer.total_training_steps=10""".split()
+    ).config
+    chosen = config.objective
+    assert chosen.name == "ppo"
+    assert (chosen.gamma, chosen.lam, chosen.value.clip, chosen.value.learning_rate) == (0.99, 1.0, 0.5, 2e-5)
+    assert (chosen.clip_low, chosen.clip_high, chosen.dual_clip, chosen.reduction) == (0.2, 0.2, 3.0, "token_mean")
+    assert (config.sampling.group_size, config.sampling.prompts_per_step) == (1, 256)
+    assert (config.train.updates_per_step, config.optimizer.learning_rate) == (4, 1e-6)
+    assert resolve(["algorithm.adv_estimator=gae", "actor_rollout_ref.rollout.n=4"]).config.sampling.group_size == 4
+    assert "train together" in refusal("algorithm.adv_estimator=gae trainer.critic_warmup=20")
+
+
+def test_settings_of_a_critic_are_left_out_by_name_where_the_objective_has_no_value_head():
+    words = "algorithm.adv_estimator=grpo algorithm.lam=0.9 critic.optim.lr=1e-5"
+    assert resolve(words.split()).config.objective.name == "grpo"
+    assert "grpo has no lam" in lines(words)
+    assert "grpo has no value.learning_rate" in lines(words)
+
+
+def test_a_command_of_trls_ppo_becomes_ours(train_jsonl: Path):
+    config = resolve(
+        f"""accelerate launch --num_processes 2 ppo.py --dataset_name {train_jsonl} --model_name_or_path some/model
+        --sft_model_path some/model --per_device_train_batch_size 4 --gradient_accumulation_steps 8 --num_mini_batches 2
+        --num_ppo_epochs 1 --total_episodes 1280 --vf_coef 0.2 --cliprange_value 0.3 --lam 0.9
+        --missing_eos_penalty 1.0 --stop_token eos --kl_coef 0 --learning_rate 3e-6""".split()
+    ).config
+    chosen = config.objective
+    assert chosen.name == "ppo"
+    assert (chosen.value.coef, chosen.value.clip, chosen.lam, chosen.gamma) == (0.2, 0.3, 0.9, 1.0)
+    assert (chosen.clip_low, chosen.clip_high, chosen.dual_clip) == (0.2, 0.2, None)
+    assert (config.sampling.group_size, config.sampling.prompts_per_step) == (1, 2 * 4 * 8 * 2)
+    assert (config.train.updates_per_step, config.train.epochs, config.train.steps) == (2, 1, 10)
+    assert (config.sampling.max_new_tokens, config.sampling.temperature) == (53, 0.7)
+    assert config.reward.parts["truncated"].kind == "truncated"
+    assert "objective.kl.coef=0.05" in refusal("--vf_coef 0.1 --kl_coef 0.05")
+    assert "kl_coef=0.05, in the reward" in lines("--model_name_or_path some/model --vf_coef 0.1 train.steps=3")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from burnish.assets import embedded_base_path
 from burnish.config import RunConfig, resolved
+from burnish.config.objectives import PPO
 from burnish.foreign.aliases import TABLE
 from burnish.foreign.aliases.rows import ACTOR, MODEL, ROLLOUT, Choice, Same
 from burnish.overrides import ConfigError
@@ -65,6 +66,9 @@ WHY: Mapping[str, str] = {
     "objective.overlong.mask_truncated": "truncated completions always train there",
     "objective.advantage": "advantages are not computed so there",
     "objective.reduction": "losses are not reduced so there",
+    "objective.value.coef": "the critic is a model of its own, with an optimiser of its own",
+    "objective.value.clip": "values are always held there",
+    "objective.whiten": "advantages are always whitened there",
     "objective.ratio": "ratios are not taken so there",
     "objective.kl.estimator": "the divergence is not estimated so there",
     "confidence": "there is no confidence term",
@@ -144,7 +148,7 @@ def _objective_leaf(words: Words, key: str) -> Any:
 
 def verl_words(config: RunConfig, rows: int) -> Words:
     """Overrides for `python -m verl.trainer.main_ppo`, without those of data and reward files."""
-    _refuse(config, "verl", ("adpo", "ppo"))
+    _refuse(config, "verl", ("adpo",))
     words = Words(config)
     sampling, train = config.sampling, config.train
     words.say(f"{MODEL}path", _model_path(config), "model.path")
@@ -200,10 +204,13 @@ def verl_words(config: RunConfig, rows: int) -> Words:
 
 def _verl_objective(words: Words) -> None:
     chosen = words.config.objective
-    advantage = str(_objective_leaf(words, "advantage"))
-    said = ("objective.name", *(("objective.advantage",) if advantage in ADVANTAGES_IN_VERL else ()))
-    words.say("algorithm.adv_estimator", ADVANTAGES_IN_VERL.get(advantage, "grpo"), *said)
-    words.say("algorithm.norm_adv_by_std_in_grpo", advantage != "centered")
+    if isinstance(chosen, PPO):
+        _verl_critic(words, chosen)
+    else:
+        advantage = str(_objective_leaf(words, "advantage"))
+        said = ("objective.name", *(("objective.advantage",) if advantage in ADVANTAGES_IN_VERL else ()))
+        words.say("algorithm.adv_estimator", ADVANTAGES_IN_VERL.get(advantage, "grpo"), *said)
+        words.say("algorithm.norm_adv_by_std_in_grpo", advantage != "centered")
     words.say(f"{ACTOR}use_kl_loss", chosen.kl.coef > 0.0)
     words.say(f"{ACTOR}kl_loss_coef", chosen.kl.coef, "objective.kl.coef")
     words.choices("verl", f"{ACTOR}kl_loss_type", f"{ACTOR}loss_agg_mode", f"{ACTOR}policy_loss.loss_mode")
@@ -221,6 +228,19 @@ def _verl_objective(words: Words) -> None:
         words.say(f"{ACTOR}clip_ratio_c", NO_DUAL_CLIP if dual is None else dual, "objective.dual_clip")
     if _objective_leaf(words, "ratio") == ("sequence_mean" if chosen.name == "gspo" else "token"):
         words.expressed |= {"objective.ratio"}
+
+
+def _verl_critic(words: Words, chosen: PPO) -> None:
+    """The value head, as the model of its own that it is there."""
+    config = words.config
+    words.say("algorithm.adv_estimator", "gae", "objective.name")
+    words.say("critic.model.path", _model_path(config))
+    rate = chosen.value.learning_rate or config.optimizer.learning_rate
+    words.say("critic.optim.lr", rate, "objective.value.learning_rate")
+    if chosen.whiten:
+        words.expressed |= {"objective.whiten"}
+    if config.sampling.temperature == 0.0:
+        words.say(f"{ROLLOUT}do_sample", False)
 
 
 def trl_words(config: RunConfig) -> Words:

@@ -3,9 +3,11 @@
 verl counts prompts, TRL completions per device and micro-step; verl's schedules count steps, TRL's updates; both count
 passes over the data where we count steps. With W processes, G siblings, U updates per step and E epochs per step:
 
-    prompts_per_step   verl train_batch_size; TRL device_batch x W x max(generation_steps, accumulation) / G
+    prompts_per_step   verl train_batch_size; TRL device_batch x W x max(generation_steps, accumulation) / G, where
+                       generation_steps is accumulation x num_mini_batches in its PPO trainer
     updates_per_step   verl train_batch_size / ppo_mini_batch_size; TRL generation_steps / accumulation
-    steps              rows x passes / prompts_per_step, rounded down; TRL max_steps / (U x E), rounded up
+    steps              rows x passes / prompts_per_step, rounded down; TRL max_steps / (U x E) and
+                       total_episodes / (prompts_per_step x G), rounded up
     warmup_updates     verl lr_warmup_steps x U x E; a ratio x steps x U x E
     every              TRL save_steps and eval_steps / (U x E), rounded up
 
@@ -20,12 +22,12 @@ from burnish.foreign import rewards
 from burnish.foreign.conversion import DEFAULT, Conversion, UnitError
 
 TOGETHER = (
-    frozenset({"device_batch", "accumulation", "generation_batch", "generation_steps"}),
+    frozenset({"device_batch", "accumulation", "generation_batch", "generation_steps", "mini_batches"}),
     frozenset({"kl_on", "kl_coef"}),
     frozenset({"overlong_on", "overlong_tokens"}),
 )
 """Quantities that mean something only together: where one is given, the other system's default completes it."""
-DEVICE_BATCH = ("device_batch", "accumulation", "generation_batch", "generation_steps")
+DEVICE_BATCH = ("device_batch", "accumulation", "generation_batch", "generation_steps", "mini_batches")
 PROCESSES = ("processes", "processes_per_machine", "machines")
 
 
@@ -195,6 +197,8 @@ def _generation_steps(c: Conversion, micro: int, accumulation: int) -> int:
     """Micro-steps that one generation feeds."""
     if "generation_batch" in c.given and "generation_steps" in c.given:
         raise UnitError(f"{c.shown('generation_batch', 'generation_steps')} cannot both be given. Leave one out")
+    if "mini_batches" in c.given:
+        return accumulation * c.whole("mini_batches")
     if "generation_batch" in c.given and "filter_on" in c.given:
         c.silent.append((c.given["generation_batch"], "a round asks for what is missing"))
         return accumulation
@@ -220,21 +224,27 @@ def _generation_steps(c: Conversion, micro: int, accumulation: int) -> int:
 
 
 def _steps(c: Conversion) -> None:
-    for quantity, steps in (("updates", _steps_of_updates), ("passes", _steps_of_passes)):
-        if quantity not in c.given:
-            continue
+    lengths = {"updates": _steps_of_updates, "episodes": _steps_of_episodes, "passes": _steps_of_passes}
+    given = [quantity for quantity in lengths if quantity in c.given]
+    for quantity in given:
         if c.given[quantity].rank <= c.decided.get("train.steps", DEFAULT - 1):
             c.silent.append((c.given[quantity], "train.steps says how long"))
-        elif quantity == "passes" and "updates" in c.given:
-            c.silent.append((c.given[quantity], "the number of updates says how long"))
+        elif quantity != given[0]:
+            c.silent.append((c.given[quantity], f"the number of {given[0]} says how long"))
         else:
-            steps(c)
+            lengths[quantity](c)
 
 
 def _steps_of_updates(c: Conversion) -> None:
     updates, per_step = c.whole("updates"), c.updates_per_step
     note = f"{updates} updates / {per_step} per step"
     c.set("train.steps", str(math.ceil(updates / per_step)), "updates", note=note)
+
+
+def _steps_of_episodes(c: Conversion) -> None:
+    completions = int(c.ours("sampling.prompts_per_step") * c.ours("sampling.group_size"))
+    note = f"{c.whole('episodes')} completions / {completions} per step"
+    c.set("train.steps", str(math.ceil(c.whole("episodes") / completions)), "episodes", note=note)
 
 
 def _steps_of_passes(c: Conversion) -> None:

@@ -201,20 +201,23 @@ def translate(
     }
     on = {quantity for quantity, word in quantities.items() if is_on(word.value)}
     settled = missing + [s for _, row, word in (*defaults, *spoken) for s in _settle(row, word, made, on)]
-    settled += _implied(spoken, {s.key for s in settled if s.rank > DEFAULT} | own.keys())
+    said = {s.key: s.value for s in settled if s.rank > DEFAULT} | {key: value for key, (value, _) in own.items()}
+    settled += _implied(spoken, said)
     settled += _converted(quantities, settled, made, own=own, under=under, rows=rows)
     _settle_conflicts(settled, made, own)
     _leave_out_of_place(made, own, under)
     return made
 
 
-def _implied(spoken: Sequence[Word], said: Collection[str]) -> Iterator[Setting]:
-    """What the use of a system's own keys says by itself."""
-    first = {system: word for system, _, word in reversed(spoken)}
-    for system, word in first.items():
-        for key, value in IMPLIED.get(system, {}).items():
-            if key not in said:
-                yield Setting(key, value, (word,), f"{system}'s keys say so")
+def _implied(spoken: Sequence[Word], said: Mapping[str, Any]) -> Iterator[Setting]:
+    """What the use of a system's own keys, or one word, says by itself."""
+    first = {system: (word, f"{system}'s keys say so") for system, _, word in reversed(spoken)}
+    first |= {f"{word.key}={word.value}": (word, "it says so by itself") for _, _, word in spoken}
+    for name, (word, note) in first.items():
+        settings = IMPLIED.get(name, {})
+        if said.get("objective.name", settings.get("objective.name")) != settings.get("objective.name"):
+            continue
+        yield from (Setting(key, value, (word,), note) for key, value in settings.items() if key not in said)
 
 
 def _meaning(row: Row, word: Given) -> str:
@@ -228,8 +231,8 @@ def _system(spoken: Sequence[Word]) -> str | None:
     """The system whose word names the model."""
     for system, row, _ in spoken:
         if isinstance(row, Same) and row.to == "model.path":
-            extended = EXTENDED.get(system, system)
-            return extended if any(other == extended for other, _, _ in spoken) else system
+            extended = EXTENDED.get(system, ())
+            return next((other for other, _, _ in spoken if other in extended), system)
     return None
 
 

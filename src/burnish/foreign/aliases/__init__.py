@@ -28,11 +28,13 @@ from burnish.foreign.aliases.rows import (
     Settings,
 )
 from burnish.foreign.aliases.trl import TRL, TRL_SILENT
+from burnish.foreign.aliases.trl_ppo import TRL_PPO
 from burnish.foreign.aliases.verl import VERL, VERL_SILENT
 
 TABLE: Mapping[str, tuple[Row, ...]] = {
     "verl": VERL + VERL_SILENT,
     "TRL": TRL + TRL_SILENT,
+    "TRL PPO": TRL_PPO,
     "train_dapo.py": TRAIN_DAPO,
     "main_dapo.py": MAIN_DAPO,
     "main_adpo": ADPO,
@@ -48,7 +50,8 @@ DEFAULTS: Mapping[str, Defaults] = {
             *(f"{ACTOR}loss_agg_mode=token-mean", f"{ACTOR}optim.weight_decay=0.01", f"{ACTOR}optim.lr=1e-6"),
             *(f"{ACTOR}optim.betas=[0.9,0.999]", "algorithm.adv_estimator=grpo"),
             *(f"{ACTOR}use_kl_loss=false", f"{ACTOR}kl_loss_coef=0.001", "reward_model.overlong_buffer.enable=false"),
-            "algorithm.filter_groups.enable=false",
+            *("algorithm.filter_groups.enable=false", "algorithm.gamma=1.0", "algorithm.lam=1.0"),
+            *("critic.cliprange_value=0.5", "critic.optim.lr=1e-5"),
         ),
         kept={"train.steps": "total_epochs=30", "sampling.group_size": "rollout.n=1, a group without siblings"},
     ),
@@ -64,6 +67,20 @@ DEFAULTS: Mapping[str, Defaults] = {
             "objective.overlong.buffer": "0",
         },
         kept={"train.steps": "num_train_epochs=3"},
+    ),
+    "TRL PPO": Defaults(
+        words=(
+            *("--per_device_train_batch_size 8", "--gradient_accumulation_steps 1", "--num_mini_batches 1"),
+            *("--num_ppo_epochs 4", "--response_length 53", "--temperature 0.7", "--learning_rate 5e-5"),
+            *("--lr_scheduler_type linear", "--adam_beta2 0.999", "--cliprange 0.2", "--cliprange_value 0.2"),
+            *("--vf_coef 0.1", "--gamma 1.0", "--lam 0.95"),
+        ),
+        ours={
+            "objective.dual_clip": None,
+            "objective.dynamic_sampling": "false",
+            "objective.overlong.buffer": "0",
+        },
+        kept={"train.steps": "num_train_epochs=3", "objective.kl.coef": "kl_coef=0.05, in the reward"},
     ),
     "train_dapo.py": Defaults(
         words=(
@@ -94,8 +111,12 @@ the command comes first."""
 
 IMPLIED: Mapping[str, Settings] = {
     "main_adpo": {"objective.name": "adpo"},
+    "main_dapo.py": {"objective.name": "ppo", "sampling.group_size": "1", "sampling.temperature": "0"},
+    "TRL PPO": {"objective.name": "ppo", "sampling.group_size": "1"},
+    "algorithm.adv_estimator=gae": {"objective.name": "ppo", "sampling.group_size": "1"},
 }
-"""System -> what the use of its own keys says by itself, where nothing else does."""
+"""System, or one `key=value` -> what the use of its own keys, or that word, says by itself, where nothing else does and
+no other objective is named."""
 
 ENTRIES: Mapping[str, str] = {
     "verl.trainer.main_adpo": "adpo_trainer",
@@ -107,5 +128,5 @@ ENTRIES: Mapping[str, str] = {
 PLUGINS: Mapping[str, str] = {"main_dapo.py": "my_multiobj_reward_fixed.py"}
 """Script that is run -> the file beside it whose `compute_score` is its reward."""
 
-EXTENDED: Mapping[str, str] = {"TRL": "train_dapo.py"}
-"""System -> another that adds keys to it: where one of those is used, that system's defaults are meant."""
+EXTENDED: Mapping[str, tuple[str, ...]] = {"TRL": ("train_dapo.py", "TRL PPO")}
+"""System -> others that add keys to it: where one of those is used, that system's defaults are meant."""

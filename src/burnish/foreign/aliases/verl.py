@@ -89,6 +89,7 @@ VERL: tuple[Row, ...] = (
     Choice(
         "algorithm.adv_estimator",
         {
+            "gae": {"objective.name": "ppo"},
             "grpo grpo_vectorized": {"objective.name": "grpo"},
             "rloo rloo_vectorized": {"objective.name": "grpo", "objective.advantage": "leave_one_out"},
             "opo": {"objective.name": "grpo", "objective.advantage": "length_weighted"},
@@ -165,10 +166,15 @@ VERL: tuple[Row, ...] = (
     ),
     Refused(
         "algorithm.use_kl_in_reward",
-        "a divergence in the reward would enter the group's statistics",
+        "a divergence in the reward would enter what scores are compared with",
         "put it in the loss: objective.kl.coef=0.001",
         ON_OFF,
     ),
+    # -- the value head
+    Same("algorithm.gamma", "objective.gamma", "0.99"),
+    Same("algorithm.lam", "objective.lam", "0.9"),
+    Same("cliprange_value", "objective.value.clip", "0.5", under="critic."),
+    Same("optim.lr", "objective.value.learning_rate", "1e-5", under="critic."),
     # -- updates
     Quantity("ppo_mini_batch_size", "minibatch", under=ACTOR),
     Same("ppo_epochs", "train.epochs", "2", under=ACTOR),
@@ -241,9 +247,15 @@ VERL_SILENT: tuple[Row, ...] = (
     ),
     Ignored("log_val_generations rollout_data_dir validation_data_dir", WHY_LOG, under="trainer."),
     Ignored(
-        "critic_warmup max_critic_ckpt_to_keep del_local_ckpt_after_load checkpoint_callback_class default_hdfs_dir",
-        "checkpoints are whole, in the run folder, without a critic",
+        "max_critic_ckpt_to_keep del_local_ckpt_after_load checkpoint_callback_class default_hdfs_dir",
+        "checkpoints are whole, in the run folder, with the value head",
         under="trainer.",
+    ),
+    Refused(
+        "trainer.critic_warmup",
+        "value head and policy train together from the first update",
+        INSTEAD_DROP,
+        ("0",),
     ),
     Refused("trainer.v1.trainer_mode", "steps are synchronous", INSTEAD_DROP, ("sync",)),
     Ignored("data.gen_batch_size algorithm.filter_groups.max_inflight_gen_batches", "a round asks for what is missing"),
@@ -327,8 +339,8 @@ VERL_SILENT: tuple[Row, ...] = (
     ),
     Ignored("multi_turn.*", WHY_OFF, under=ROLLOUT),
     Ignored("actor_rollout_ref.ref.* actor_rollout_ref.hybrid_engine actor_rollout_ref.nccl_timeout", WHY_SHARDING),
-    Ignored("critic.*", "group-relative objectives train no critic"),
-    Ignored("algorithm.gamma algorithm.lam algorithm.kl_penalty algorithm.kl_ctrl.* algorithm.pf_ppo.*", WHY_OFF),
+    Ignored("critic.*", "the value head is on the policy's trunk, and trains in its updates"),
+    Ignored("algorithm.kl_penalty algorithm.kl_ctrl.* algorithm.pf_ppo.*", WHY_OFF),
     Refused("algorithm.use_pf_ppo", "prompts are not reweighted", INSTEAD_DROP, ON_OFF),
     Refused(
         "rollout_rs bypass_mode rollout_is_batch_normalize",
