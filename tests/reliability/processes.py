@@ -55,9 +55,9 @@ class Process:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def end(self) -> int:
+    def end(self, seconds: float = 300.0) -> int:
         """Wait for its end; its exit code, negative for a signal that killed it."""
-        self._process.join(300)
+        self._process.join(seconds)
         if self._process.exitcode is None:
             self._process.kill()
             raise AssertionError(f"it does not end; it said {self.said}")

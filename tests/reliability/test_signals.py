@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
 import re
 import signal
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,12 @@ from burnish.errors import EXIT_CODES
 from burnish.launch import session
 from burnish.launch.signals import Signals, Stopped
 from burnish.learner.local import LocalLearner
+from burnish.rewards.compose import FunctionReward
 from burnish.rewards.worker import Worker
 from burnish.rollout.local import LocalEngine
+from burnish.sinks.quiet import QuietSink
 from burnish.store import queries
+from burnish.types import Completion, Prompt
 from tests.e2e.conftest import TINY_STEPS, Command, read_rows
 from tests.e2e.test_resume import assert_same_run
 from tests.reliability.processes import Process
@@ -304,6 +309,28 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         assert signals.received is None
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("leaving", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, Stopped])
+def test_what_means_to_leave_is_never_taken_for_a_fault(leaving: type[BaseException]) -> None:
+    """Not by what calls a user's function, not by a sink: both turn any other exception into a fault."""
+    error = leaving(signal.SIGTERM)
+
+    def leave(*_: object) -> float:
+        raise error
+
+    class Leaving(QuietSink):
+        send = leave
+        finish = leave
+
+    reward = FunctionReward(lambda prompt, completion: leave(), right=1.0)
+    for call in (lambda: reward(Prompt("p", text="p"), [SAID]), lambda: Leaving().write(1, {"loss": 0.0})):
+        with pytest.raises(leaving) as left:
+            call()
+        assert left.value is error
+
+
+SAID = Completion(array("i", [1]), array("i", [2]), array("f", [0.0]), "4", "stop", 0)
 
 
 def test_help_lists_every_exit_code(burnish: Command) -> None:
