@@ -8,17 +8,25 @@ import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
+from burnish.launch import session
+from burnish.rewards import verify
+from burnish.rewards.equivalence import Judgement
+from burnish.rewards.extract import Style
 from burnish.rewards.known import known_answers
 from burnish.rewards.verify import Verifier
+from burnish.store import queries
+from tests.e2e.conftest import TINY_STEPS, Command
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability(7)]
 
+ModelDir = Callable[[str], Path]
 STYLE = "equivalence"
 
 
@@ -121,3 +129,50 @@ def test_all_known_answers_are_right_wherever_they_are_asked(
     context: Callable[[Verifier], int], verifier: Verifier
 ) -> None:
     assert context(verifier) == 20
+
+
+# -- a grader that is broken -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", get_args(Style))
+def test_every_style_has_twenty_known_answers_and_gets_them_right(style: Style) -> None:
+    assert len(set(known_answers(style))) == 20
+    with Verifier(style, right=1.0, wrong=0.0, seconds=60.0) as verifier:
+        verifier.check()
+
+
+def say_wrong(answers: Sequence[str], gold: str, worker: object) -> list[Judgement]:
+    return [Judgement("wrong")] * len(answers)
+
+
+def test_a_grader_that_says_wrong_to_everything_stops_the_command_before_its_first_step(
+    burnish: Command, model_dir: ModelDir, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "judge_all", say_wrong)
+    words = [f"model.path={model_dir('llama')}", f"data.train={sums}", "reward.style=auto", f"out={tmp_path / 'run'}"]
+    ended = burnish("train", *TINY_STEPS, *words)
+    assert ended.code == 3
+    assert (
+        "the answer check (style auto) cannot be trusted: of '\\\\boxed{540}' where '540' is wanted it says wrong"
+        in ended.err
+    )
+    assert not (tmp_path / "run/run.sqlite").exists()
+
+
+def test_a_grader_that_breaks_during_a_run_stops_it_and_the_record_is_kept(
+    burnish: Command, model_dir: ModelDir, sums: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge_all, checks = verify.judge_all, iter(range(1000))
+    monkeypatch.setattr(session, "CHECK_EVERY", 1)
+    monkeypatch.setattr(
+        verify,
+        "judge_all",
+        lambda *asked: (judge_all if next(checks) < 25 else say_wrong)(*asked),
+    )
+    words = [f"model.path={model_dir('llama')}", f"data.train={sums}", "reward.style=auto", f"out={tmp_path / 'run'}"]
+    ended = burnish("train", *TINY_STEPS, *words)
+    assert ended.code == 3
+    assert "the answer check (style auto) cannot be trusted" in ended.err
+    with queries.open_store(tmp_path / "run/run.sqlite") as db:
+        assert [row["step"] for row in queries.steps(db)] == [1]
+    db.close()

@@ -1,7 +1,6 @@
-"""Answers that hang, bloat or fool an algebra system, and texts that would run if anything evaluated them.
+"""Answers that hang, bloat or fool an algebra system.
 
-`COSTLY` are (gold, answer) pairs, each wrong or absurd; `FOOLING` are pairs that math-verify alone has accepted;
-`payloads(marker)` are texts that create the file `marker` when evaluated as Python.
+`COSTLY` are (gold, answer) pairs, each wrong or absurd; `FOOLING` are pairs that math-verify alone has accepted.
 """
 
 from __future__ import annotations
@@ -115,36 +114,3 @@ FOOLING: tuple[tuple[str, str], ...] = (
     ("1/3", "0.333333"),
     ("\\pi", "\\pi+\\frac{1}{10^{20}}"),
 )
-
-
-def payloads(marker: str) -> tuple[str, ...]:
-    """Texts that would create the file `marker`; with and without underscores, quotes and backslashes."""
-    chars = "+".join(f"chr({ord(char)})" for char in marker)
-    return (
-        f"__import__('os').system('touch {marker}')",
-        f"__import__('pathlib').Path('{marker}').touch()",
-        f"open('{marker}','w')",
-        f"open({chars},chr(119))",
-        f"exec(\"open('{marker}','w')\")",
-        f"eval(\"open('{marker}','w')\")",
-        f"eval(compile(\"open('{marker}','w')\",'x','exec'))",
-        f"(1).__class__.__base__.__subclasses__() or open('{marker}','w')",
-        f"().__class__.__mro__[1].__subclasses__()[0](open('{marker}','w'))",
-        f"open('{marker}','w')*\\pi",
-        f"3*open({chars},chr(119)).write(chr(120))*\\pi",
-        f"\\pi(open({chars},chr(119)))",
-        f"\\begin{{pmatrix}}open('{marker}','w')\\\\1\\end{{pmatrix}}",
-        f"\\begin{{pmatrix}}{{open({chars},chr(119))}}&2\\\\3&4\\end{{pmatrix}}",
-        f"[open('{marker}','w') for x in (1,)]",
-        f"lambda: open('{marker}','w')",
-        f"1 if open('{marker}','w') else 2",
-        f"2**open({chars},chr(119)).write(chr(120))",
-        f"sqrt(open('{marker}','w'))",
-        f"sympify(\"open('{marker}','w')\")",
-        f"\\frac{{open('{marker}','w')}}{{2}}",
-        f"x={{{{open('{marker}','w')}}}}",
-        f"{{0.__class__.__init__.__globals__[os].system(touch {marker})}}",
-        f"$(touch {marker})",
-        f"`touch {marker}`",
-        f"!!python/object/apply:os.system ['touch {marker}']",
-    )

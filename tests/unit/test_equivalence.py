@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +12,7 @@ from burnish.rewards.limits import refusal
 from burnish.rewards.plain import plain
 from burnish.rewards.verify import Verifier
 from burnish.rewards.worker import Reply, Worker
-from tests.unit.hostile_answers import COSTLY, FOOLING, payloads
+from tests.unit.hostile_answers import FOOLING
 
 SECONDS = 1.0
 SLACK = 20.0
@@ -202,39 +197,3 @@ def test_a_hanging_comparison_times_out_and_the_next_verdict_is_right() -> None:
         assert hung.ms is not None
         assert hung.ms >= 2000.0
         assert verify("\\boxed{2\\sqrt{2}}", "\\sqrt{8}").status == "ok"
-
-
-@pytest.mark.slow
-def test_no_costly_answer_is_right_or_outlasts_the_deadline() -> None:
-    outlasted, right = [], []
-    with Verifier("equivalence", right=1.0, wrong=0.0, seconds=SECONDS) as verify:
-        for gold, answer in COSTLY:
-            for text in (f"\\boxed{{{answer}}}", f"Answer: {answer}"):
-                started = time.monotonic()
-                score = verify(text, gold)
-                outlasted += [text[:40]] if time.monotonic() - started > SECONDS + SLACK else []
-                right += [text[:40]] if score.status == "ok" else []
-    assert len(COSTLY) == 72
-    assert outlasted == []
-    assert right == []
-
-
-@pytest.mark.slow
-def test_no_payload_runs_or_is_right(worker: Worker, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    found = payloads(str(marker))
-    assert len(found) >= 20
-    golds = itertools.cycle(("5", "\\pi", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"))
-    for payload, gold in zip(found, golds, strict=False):
-        assert judge(payload, gold, worker).status in ("wrong", "unparsed"), payload
-        assert judge("x+1", payload, worker).status in ("wrong", "unparsed"), payload
-    assert not marker.exists()
-
-
-def test_the_payloads_are_live(tmp_path: Path) -> None:
-    """Otherwise the test above could not fail."""
-    marker = tmp_path / "marker"
-    for payload in payloads(str(marker))[:5]:
-        subprocess.run([sys.executable, "-c", payload], check=True)
-        assert marker.exists()
-        marker.unlink()

@@ -35,13 +35,19 @@ def test_every_file_is_understood(text: str):
     assert validate(yaml.safe_load(text)).reward.parts
 
 
-@pytest.mark.parametrize("text", blocks("python"))
-def test_the_function_shown_is_a_plugin(tmp_path: Path, text: str):
-    (tmp_path / "my_rewards.py").write_text(text)
-    plugin = Plugin(f"{tmp_path}/my_rewards.py:clarity", seconds=5.0, isolated=False)
+def plugin_of(text: str, folder: Path, function: str) -> Plugin:
+    (folder / "my_rewards.py").write_text(text)
+    return Plugin(f"{folder}/my_rewards.py:{function}", seconds=5.0, isolated=False)
+
+
+def test_the_functions_shown_are_plugins(tmp_path: Path):
+    counting, remembering = blocks("python")
     completion = Completion(array("i"), array("i"), array("f"), "a\nb\nc\n", "stop", 0)
-    (measured,) = plugin(Prompt(id="p", text="?"), [completion])
+    (measured,) = plugin_of(counting, tmp_path, "clarity")(Prompt(id="p", text="?"), [completion])
     assert measured.value == 3 / 8
+    novelty = plugin_of(remembering, tmp_path, "novelty")
+    assert [m.value for m in novelty(Prompt(id="p", text="?"), [completion] * 2)] == [1.0, 0.5]
+    assert novelty.state_dict() == 2
 
 
 def test_every_kind_of_part_and_every_combination_is_listed():
