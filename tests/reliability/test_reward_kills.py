@@ -28,7 +28,10 @@ PLUGIN = """
 import os, time
 kept = []
 def reward(solution_str, ground_truth):
-    time.sleep(0.02)
+    with open("{busy}", "w") as busy:
+        print(os.getpid(), file=busy)
+    time.sleep(0.05)
+    os.remove("{busy}")
     if os.environ.get("BURNISH_TEST_LEAK"):
         kept.append(bytearray(b"x") * (8 << 20))
     return float(ground_truth in solution_str) + len(solution_str) / 100
@@ -50,23 +53,33 @@ def graders() -> list[int]:
 
 
 class Killer(threading.Thread):
-    """Kills one grading process after another, each time once the one before was replaced."""
+    """Kills grading processes at random moments of the run, every second one within a call of the function."""
 
-    def __init__(self, kills: int) -> None:
+    def __init__(self, kills: int, busy: Path, record: Path) -> None:
         super().__init__(daemon=True)
         self.left = kills
+        self._busy = busy
+        self._record = record
         self._random = random.Random(1)
         self._over = threading.Event()
 
     def run(self) -> None:
         killed: set[int] = set()
         while self.left and not self._over.is_set():
-            time.sleep(self._random.uniform(0.1, 0.5))
-            there = [pid for pid in graders() if pid not in killed]
+            time.sleep(0.01 if self.left % 2 else self._random.uniform(0.1, 0.5))
+            there = [pid for pid in graders() if pid not in killed] if self._record.exists() else []
+            if self.left % 2:
+                there = [pid for pid in there if pid == self._pid_in_call()]
             if there:
                 killed.add(pid := self._random.choice(there))
                 os.kill(pid, signal.SIGKILL)
                 self.left -= 1
+
+    def _pid_in_call(self) -> int | None:
+        try:
+            return int(self._busy.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def end(self) -> None:
         self._over.set()
@@ -76,7 +89,7 @@ class Killer(threading.Thread):
 @pytest.fixture
 def command(tmp_path: Path, model_dir: Callable[[str], Path]) -> Callable[[str], list[str]]:
     """A run whose answers go to the algebra system and to a function; both in processes of their own."""
-    (tmp_path / "rewards.py").write_text(PLUGIN)
+    (tmp_path / "rewards.py").write_text(PLUGIN.replace("{busy}", str(tmp_path / "busy")))
     rows = [{"prompt": f"{a}+{b}", "answer": f"\\sqrt{{{(a + b) ** 2}}}"} for a in range(5) for b in range(5 - a)]
     data = write_rows(tmp_path / "rows.jsonl", rows)
 
@@ -126,7 +139,7 @@ def test_killed_processes_change_nothing_and_are_counted(
     attempts: Callable[..., int],
 ) -> None:
     kills = attempts(quick=5, long=20)
-    killer = Killer(kills)
+    killer = Killer(kills, tmp_path / "busy", tmp_path / "killed/run.sqlite")
     killer.start()
     ended = burnish(*command("killed"))
     killer.end()
