@@ -193,7 +193,9 @@ def _verdict(config: RunConfig, trial: Trial) -> tuple[Level, str]:
         f"{trial.junk} (mean {trial.junk_mean:.3g}), {trial.ms:.1f} ms each"
     )
     if trial.faults:
-        return "fault", f"{told}; grading failed with {trial.faults[0]}. Type reward.on_fault=drop to leave such out"
+        fails = config.reward.on_fault == "fail"
+        fix = "Type reward.on_fault=drop to leave such out" if fails else "Such completions are no measure of anything"
+        return "fault" if fails else "warning", f"{told}; grading failed with {trial.faults[0]}. {fix}"
     if not config.reward.needs_answers:
         if trial.gold_mean > trial.junk_mean:
             return "ok", told

@@ -121,6 +121,7 @@ def words(settings: Mapping[str, str], places: Mapping[str, Path]) -> Sequence[s
     return [f"{key}={value.format(**places) if '{' in value else value}" for key, value in merged.items()]
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_mistake_is_one_sentence_and_its_correction_runs(
     burnish: Command, places: Mapping[str, Path], case: Case

@@ -396,6 +396,7 @@ def test_a_hostile_state_is_a_rejection_even_with_a_fitting_manifest(two: Path, 
     assert damaged(two).startswith("resume/state.json ")
 
 
+@pytest.mark.reliability(21)
 def test_a_pickle_for_a_state_is_not_opened(two: Path):
     marker = two / "marker"
     payload = f"cposix\nsystem\n(S'touch {marker}'\ntR.".encode()
@@ -427,6 +428,7 @@ def test_a_hostile_manifest_is_a_rejection_in_plain_characters(two: Path, change
     assert damaged(two).isprintable()
 
 
+@pytest.mark.reliability(33)
 def test_links_within_a_checkpoint_are_not_followed(two: Path):
     model = two / "step-000002" / "model.safetensors"
     shutil.move(model, two / "elsewhere")
@@ -451,6 +453,7 @@ def test_a_file_that_cannot_be_read_is_a_rejection(two: Path, monkeypatch: pytes
     assert damaged(two) == "model.safetensors cannot be read (input/output error)"
 
 
+@pytest.mark.reliability(33)
 @pytest.mark.parametrize(
     "name",
     [
@@ -573,6 +576,7 @@ def interrupted(folder: Path) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.reliability(33)
 def test_nothing_is_deleted_or_written_through_a_link(tmp_path: Path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -587,6 +591,7 @@ def test_nothing_is_deleted_or_written_through_a_link(tmp_path: Path):
     assert names(outside) == ["step-000001.tmp-99999999"]
 
 
+@pytest.mark.reliability(33)
 def test_a_link_with_a_checkpoints_name_is_rejected_and_what_it_shows_survives(tmp_path: Path):
     root, outside = tmp_path / "checkpoints", tmp_path / "outside"
     for step in (3, 4):

@@ -65,6 +65,7 @@ def file(tmp_path: Path) -> Path:
 # -- faults of JSONL, each with its place -----------------------------------------------------------------------------
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -102,11 +103,13 @@ def test_a_bad_row_is_refused_with_file_line_and_reason(file: Path, bad: str, me
     assert refusal(file).startswith(message)
 
 
+@pytest.mark.reliability(15)
 def test_a_byte_that_is_not_utf8_is_named_with_its_column(file: Path) -> None:
     file.write_bytes(lines(GOOD).encode() + b'{"prompt": "\xc3\xa9t\xe9", "answer": "2"}\n')
     assert refusal(file) == "train.jsonl:2: not UTF-8 (byte 0xe9 at column 15)"
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
 def test_a_wide_encoding_is_recognised_and_named_once(file: Path, encoding: str) -> None:
     file.write_text(lines(*numbered(3)), encoding=encoding)
@@ -158,6 +161,7 @@ def test_a_json_file_is_an_array_or_holds_one(tmp_path: Path, wrap: Any) -> None
     assert [prompt.answer for prompt in load(path).prompts] == ["2", "4", "6"]
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -216,6 +220,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     assert refusal(path).startswith("train.parquet: not a readable Parquet file (")
 
 
+@pytest.mark.reliability(15)
 def test_a_field_whose_type_differs_between_files_is_named_with_both(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", {"prompt": ["1+1="], "answer": ["2"]})
     write_parquet(tmp_path / "b.parquet", {"prompt": ["1+2="], "answer": [3]})
@@ -351,6 +356,7 @@ def test_a_missing_target_of_confidence_leaves_no_entry(file: Path, column: str)
     assert [prompt.meta for prompt in load(file).prompts] == [{}, {column: 1}]
 
 
+@pytest.mark.reliability(15)
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
@@ -476,6 +482,7 @@ def test_the_fingerprint_changes_with_content_and_order_only(file: Path) -> None
     assert len(base) == 64
 
 
+@pytest.mark.reliability(16)
 def test_an_account_that_does_not_add_up_cannot_be_made() -> None:
     assert str(Report("add23", 3, 1, {"duplicate": 2}, (), "")) == "read 3 rows of add23: 1 used, 2 dropped (duplicate)"
     with pytest.raises(AssertionError):

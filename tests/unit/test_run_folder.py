@@ -87,6 +87,7 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path):
         RunFolder.open_new(tmp_path / "run")
 
 
+@pytest.mark.reliability(33)
 @pytest.mark.parametrize(
     "name", ["-rf", ".hidden", "a b", "x\n", "run\x1b[2J", "a" * 101, "r\u00fcn", "~", "$(id)", "a;b"]
 )
@@ -178,6 +179,7 @@ def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Pa
         assert sorted(p.name for p in folder.path.iterdir()) == ["lock", "summary.json"]
 
 
+@pytest.mark.reliability(33)
 def test_a_planted_link_is_replaced_and_not_followed(tmp_path: Path):
     outside = tmp_path / "outside.json"
     outside.write_text("precious")

@@ -187,6 +187,7 @@ def test_a_sink_that_fails_warns_once_and_never_stops_the_run():
 # -- the console -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.reliability(38)
 def test_what_a_terminal_would_act_on_is_shown_as_an_escape():
     assert printable(HOSTILE) == SHOWN
     assert printable("tab\tline\nreturn\r\x00\x7f") == "tab\\tline\\nreturn\\r\\x00\\x7f"
@@ -204,6 +205,7 @@ def fill(console: Console) -> None:
     console.close()
 
 
+@pytest.mark.reliability(38)
 def test_without_a_terminal_there_are_plain_lines():
     stream = io.StringIO()
     fill(Console(100, stream))
@@ -225,6 +227,7 @@ def test_a_stream_that_cannot_say_a_character_gets_an_escape():
     assert raw.getvalue() == b"caf\\xe9 \\U0001f600\n"
 
 
+@pytest.mark.reliability(38)
 def test_on_a_terminal_nothing_hostile_reaches_it_and_every_line_stays(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()

@@ -37,8 +37,9 @@ def new_id(config: RunConfig) -> str:
 
 
 def folder_of(config: RunConfig) -> Path:
-    """Where a run of this config begins; its folder may be moved later."""
-    return Path(config.out.replace("{name}", config.name).replace("{seed}", str(config.seed))).expanduser()
+    """Where a run of this config begins; its folder may be moved later. A tilde in a name is no home folder."""
+    out = str(Path(config.out).expanduser())
+    return Path(out.replace("{name}", config.name).replace("{seed}", str(config.seed)))
 
 
 def versions() -> dict[str, str]:

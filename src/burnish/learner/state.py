@@ -10,16 +10,18 @@ Tensors are safetensors and all else is JSON: nothing here can run code when it 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from burnish.errors import TrainingError
+from burnish.errors import ResumeError, TrainingError
 
 RESUME = "resume"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -83,6 +85,7 @@ def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer, named: Mappin
     Raises:
         FileNotFoundError: `folder/resume` is not there or not whole.
         ValueError: it was written for other parameters.
+        ResumeError: a file holds something else than its name says.
     """
     learner = json.loads((folder / RESUME / LEARNER_FILE).read_text(encoding="utf-8"))
     if learner["parameters"] != list(named):
@@ -91,7 +94,8 @@ def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer, named: Mappin
             f"{folder / RESUME} was saved for other parameters than this model trains ({len(other)} differ, such as "
             f"{other[0] if other else 'their order'}). Resume with the model that the run was started with"
         )
-    tensors = load_file(folder / RESUME / OPTIMIZER_FILE)
+    with _named(folder / RESUME / OPTIMIZER_FILE) as file:
+        tensors = load_file(file)
     optimizer.state.clear()
     for key, value in tensors.items():
         name, _, part = key.rpartition(".")
@@ -100,6 +104,20 @@ def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer, named: Mappin
 
 
 def read_weights(folder: Path, model: PreTrainedModel) -> None:
-    """Copy the weights saved in `folder` into `model`, in place: whoever shares the module sees them."""
-    saved = type(model).from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    """Copy the weights saved in `folder` into `model`, in place: whoever shares the module sees them.
+
+    Raises:
+        ResumeError: the file holds something else than its name says.
+    """
+    with _named(folder / "model.safetensors"):
+        saved = type(model).from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
     model.load_state_dict(saved.state_dict())
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[Path]:
+    """Name the file in an error of the library, which does not. A manifest only says that nobody changed it since."""
+    try:
+        yield file
+    except SafetensorError as error:
+        raise ResumeError(f"{file} holds no tensors ({error}); put back a good copy of it") from error
