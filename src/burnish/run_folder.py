@@ -31,6 +31,7 @@ from burnish.masking import masked
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 LOCK = "lock"
+LEFTOVER = re.compile(r"[a-z]+\.(json|png)\.tmp-[0-9]{1,18}", re.ASCII)
 
 
 class RunFolder:
@@ -56,6 +57,7 @@ class RunFolder:
         except OSError as error:
             raise _refused(f"cannot make the run folder {path}", error) from error
         folder = cls(path, _lock(path))
+        _remove_leftovers(path)
         try:
             _refuse_content(path)
         except ValueError:
@@ -101,7 +103,9 @@ class RunFolder:
         if not (path / "config.json").is_file():
             found = "it has no config.json" if path.is_dir() else "there is no such folder"
             raise ValueError(f"{path} is not a run folder: {found}. Type the `out` of a run, such as runs/run-1")
-        return cls(path, _lock(path))
+        folder = cls(path, _lock(path))
+        _remove_leftovers(path)
+        return folder
 
     @property
     def config_path(self) -> Path:
@@ -202,12 +206,19 @@ class RunFolder:
 
 
 def _refuse_content(path: Path) -> None:
-    names = sorted(p.name for p in path.iterdir() if p.name != LOCK)
+    names = sorted(p.name for p in path.iterdir() if p.name != LOCK and not LEFTOVER.fullmatch(p.name))
     if not names:
         return
     found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     resume = f"continue the run in it with `burnish train --resume {path}`, or " if "config.json" in names else ""
     raise ValueError(f"{path} is not empty (it has {found}): {resume}type another out=")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what a killed process was writing (`durable.write_atomically`). With the lock held nobody else is."""
+    for file in path.iterdir():
+        if LEFTOVER.fullmatch(file.name) and file.is_file() and not file.is_symlink():
+            file.unlink()
 
 
 def _lock(path: Path) -> Lock:

@@ -47,7 +47,7 @@ class Replay:
         """
         self.folder = folder
         with ExitStack() as opened:
-            self.record = opened.enter_context(closing(queries.open_store(folder.store_path)))
+            self.record = opened.enter_context(closing(queries.open_store(folder.store_path, unwritten=True)))
             self.found, self.step = _choose(folder, self.record)
             saved = folder.read_run() or (self.found and self.found.state["origin"])
             origin = Origin(folder, config, saved=saved, allowed=allowed)

@@ -178,6 +178,7 @@ class Session:
     def _restore(self, resume: Resume) -> None:
         """Put back what the checkpoint holds, and make what was found what the next attempt is compared with."""
         run = self.run_state
+        random_state.seed(self.config.seed)
         if resume.found is not None:
             state = resume.found.state
             run.learner.restore(resume.found.path)
@@ -486,9 +487,7 @@ class Session:
         """What is other than in the attempts before: on the console and in the record."""
         origin = self.origin
         if origin.copied_from:
-            self._tell(
-                "copy", f"this folder is a copy of run {origin.copied_from}; it is run {origin.run_id} from now on"
-            )
+            self._tell("copy", f"this folder is a copy of run {origin.copied_from}; from now on it is {origin.run_id}")
         if warning := rounding_note(origin.changes):
             self._tell("environment", warning, severity=2)
         for change in origin.changes:

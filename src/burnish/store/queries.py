@@ -84,8 +84,10 @@ SELECT v.rollout_id, v.step, v.prompt, v.group_id, v.sibling, v.status, v.finish
 """
 
 
-def open_store(path: Path) -> sqlite3.Connection:
+def open_store(path: Path, *, unwritten: bool = False) -> sqlite3.Connection:
     """Open read-only: a reader never blocks the writer and cannot change the file.
+
+    `unwritten`: nobody writes meanwhile, and the reader leaves no file beside it (`-wal`, `-shm`) that was not there.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -93,7 +95,8 @@ def open_store(path: Path) -> sqlite3.Connection:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no store at {path}")
-    uri = path.absolute().as_uri() + "?mode=ro"
+    is_settled = unwritten and not path.with_name(path.name + "-wal").exists()
+    uri = path.absolute().as_uri() + ("?mode=ro&immutable=1" if is_settled else "?mode=ro")
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
     try:
         db.execute("PRAGMA query_only = ON")
