@@ -24,7 +24,8 @@ ModelDir = Callable[[str], Path]
 
 FREE = {
     "out", "name", "model.path", "model.device", "data.train", "train.threads", "eval.data", "eval.every",
-    "checkpoint.every", "checkpoint.keep", "log.sinks", "log.project",
+    "checkpoint.every", "checkpoint.keep", "checkpoint.on_save_error", "store.max_bytes", "store.token_groups",
+    "log.sinks", "log.project",
 }  # fmt: skip
 """Logging, how often to save, and paths, whose content is compared."""
 ROUNDING = {"model.dtype", "model.gradient_checkpointing", "train.tokens_per_piece", "sampling.slots"}

@@ -24,7 +24,7 @@ from burnish.terminal import printable
 from burnish.trees import flattened
 
 FREE = (
-    "out", "name", "log", "checkpoint", "eval.every", "data.train", "eval.data", "model.path", "model.device",
+    "out", "name", "log", "checkpoint", "store", "eval.every", "data.train", "eval.data", "model.path", "model.device",
     "train.threads",
 )  # fmt: skip
 """Keys, and sections, that may change. What paths lead to is compared by content; device and threads as environment."""
