@@ -58,7 +58,7 @@ _DRESSES = (
     "2**{}",
     "sympify(\"\"\"{}\"\"\")",
     "().__class__.__base__.__subclasses__() or {}",
-    "5%{}",
+    "8%{}",
 )  # fmt: skip
 
 
