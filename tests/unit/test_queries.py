@@ -44,6 +44,7 @@ def db(path: Path) -> Iterator[sqlite3.Connection]:
 CALLS = {
     "run_info": lambda db: queries.run_info(db),
     "attempts": lambda db: queries.attempts(db),
+    "last_step": lambda db: queries.last_step(db),
     "steps": lambda db: queries.steps(db),
     "events": lambda db: queries.events(db),
     "recorded_metrics": lambda db: queries.recorded_metrics(db),
