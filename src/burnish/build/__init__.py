@@ -1,14 +1,13 @@
 """The composition root: turns a config into live objects. Nothing else names concrete classes."""
 
+from burnish.build.prompts import Encode, heldout_prompts, training_prompts
 from burnish.build.run import (
     NOTHING,
-    Encode,
     Parts,
     Swaps,
     assemble,
     eval_sampling,
     graded,
-    heldout_prompts,
     make_confidence,
     make_encoder,
     make_engine,
@@ -21,7 +20,6 @@ from burnish.build.run import (
     positions_of,
     require_sinks,
     trained_objective,
-    training_prompts,
     training_sampling,
 )
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import torch
-
 from burnish import build, checkpoint
 from burnish.build.reward import reward_parts
 from burnish.config import RunConfig, resolved
@@ -23,11 +21,11 @@ from burnish.evaluate import evaluate
 from burnish.launch import attempts, random_state
 from burnish.launch.changes import rounding_note
 from burnish.launch.facts import Recorded
-from burnish.launch.identity import identity, sha256, versions
+from burnish.launch.identity import identity
 from burnish.launch.origin import Origin
 from burnish.launch.signals import Signals, Stopped
 from burnish.launch.snapshot import of_config, of_content
-from burnish.masking import secret_keys
+from burnish.launch.told import gain, header, summary
 from burnish.plots.curves import curves_png, reliability_png
 from burnish.plots.parts import parts_png
 from burnish.progress import Progress
@@ -39,7 +37,6 @@ from burnish.rewards.trial import try_out
 from burnish.run_folder import RunFolder
 from burnish.sinks.console import Console
 from burnish.store import queries
-from burnish.store.room import size, step_bytes
 from burnish.store.scores import scores_after
 from burnish.store.sqlite import SQLiteStore, rename_run
 from burnish.terminal import show
@@ -223,7 +220,9 @@ class Session:
         self.store.open_attempt(run.progress.step, config_diff=self.origin.diff())
         self._attempt_opened = True
         self._report_changes()
-        self.console.header(self._header())
+        self.console.header(
+            header(self.config, self.parts, self.data.report, self.folder.path, held_out=self.held_out is not None)
+        )
         if self.folder.note:
             self.console.note(self.folder.note)
         self._report_plugins()
@@ -410,78 +409,17 @@ class Session:
             parts_png(self.folder.store_path, self.folder.parts_path, pair=pair)
         if self.evaluations and self.evaluations[-1].reliability:
             reliability_png((self.evaluations[0], self.evaluations[-1]), self.folder.reliability_path)
-        self.folder.write_summary(self._summary())  # last, since it says that the run is complete
+        done = summary(
+            self.config, self.run_state.progress, self.evaluations, self.totals, self.data.report.fingerprint
+        )
+        self.folder.write_summary(done)  # last, since it says that the run is complete
         self.console.close()
         lines = [
             f"model   {self.finished.model}",
             f"curves  {self.folder.curves_path}",
             f"record  {self.folder.store_path}",
         ]
-        show("\n".join([*self._gain(), *lines]))
-
-    def _gain(self) -> list[str]:
-        """Held-out values before and after, one line each."""
-        if not self.evaluations:
-            return []
-        before, after = self.evaluations[0].values, self.evaluations[-1].values
-        held_out = [
-            f"held out ({self.evaluations[-1].suite}, {len(self.evaluations[-1].items)} prompts): before -> after"
-        ]
-        for name in [name for name in after if name in before and name != "faults"]:
-            (was, *was_range), (now, *now_range) = before[name], after[name]
-            digits = 1 if name == "length" else 3
-            first, second = (
-                f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-                for value, (low, high) in ((was, was_range), (now, now_range))
-            )
-            held_out.append(f"  {name:10} {first:>24} -> {second}")
-        return held_out
-
-    def _summary(self) -> dict[str, Any]:
-        progress = self.run_state.progress
-        return {
-            "name": self.config.name,
-            "seed": self.config.seed,
-            "objective": self.config.objective.name,
-            "steps": progress.step,
-            "updates": progress.updates,
-            "held_out": {"before": _values(self.evaluations[0]), "after": _values(self.evaluations[-1])}
-            if self.evaluations
-            else None,
-            "seconds": {name.removeprefix("time/"): s for name, s in self.totals.items() if name.startswith("time/")},
-            "tokens": {
-                name.removeprefix("tokens/"): n for name, n in self.totals.items() if name.startswith("tokens/")
-            },
-            "versions": versions(),
-            "threads": torch.get_num_threads(),
-            "data": self.data.report.fingerprint,
-            "config_sha256": sha256(resolved(self.config)),
-        }
-
-    def _header(self) -> list[str]:
-        config, sampling, train_ = self.config, self.config.sampling, self.config.train
-        parameters = self.parts.model.num_parameters()
-        rollouts = sampling.prompts_per_step * sampling.group_size
-        lines = [
-            f"{config.objective.name} on {config.model.path} ({parameters:,} parameters, {config.model.dtype}, "
-            f"{self.parts.model.device}), seed {config.seed}",
-            *str(self.data.report).splitlines(),
-            f"each of {train_.steps} steps: {sampling.prompts_per_step} prompts x {sampling.group_size} = "
-            f"{rollouts:,} rollouts -> {train_.updates_per_step * train_.epochs} updates, learning rate "
-            f"{config.optimizer.learning_rate:g}",
-            f"folder {self.folder.path}",
-            _room(config),
-            *self.parts.notes,
-        ]
-        for key in secret_keys(resolved(config)):
-            lines.append(f"{key} looks like a secret: it is not saved, and has to be typed again at a resume")
-        if config.model.trust_remote_code:
-            lines.append("model.trust_remote_code=true: Python code that ships with the model runs as you")
-        if self.held_out is None:
-            lines.append("nothing is held out, so accuracy is not measured. Type eval.data=FILE to measure it")
-        if sampling.top_p < 1.0 or sampling.top_k or sampling.min_p:
-            lines.append("sampling is truncated (top_p, top_k or min_p): importance ratios are biased")
-        return lines
+        show("\n".join([*gain(self.evaluations), *lines]))
 
     def _report_changes(self) -> None:
         """What is other than in the attempts before: on the console and in the record."""
@@ -523,22 +461,6 @@ def open_store(
     )
 
 
-def _room(config: RunConfig) -> str:
-    """What the record will take, at most if each step takes one round."""
-    sampling, store = config.sampling, config.store
-    step = step_bytes(
-        groups=sampling.prompts_per_step,
-        group_size=sampling.group_size,
-        tokens=sampling.max_new_tokens,
-        token_groups=store.token_groups,
-    )
-    dropped = f"; over {size(store.max_bytes)} (store.max_bytes) the oldest texts are dropped"
-    whole = config.train.steps * step
-    return f"record  up to {size(step)} a step for a round of completions of full length, {size(whole)} in all" + (
-        dropped if whole > store.max_bytes else ""
-    )
-
-
 def _without_items(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "step": evaluation.step,
@@ -552,7 +474,3 @@ def _evaluation(found: Mapping[str, Any]) -> Evaluation:
     values = {name: tuple(value) for name, value in found["values"].items()}
     bins = tuple(ReliabilityBin(**each) for each in found["reliability"])
     return Evaluation(found["step"], found["suite"], values, (), bins)
-
-
-def _values(evaluation: Evaluation) -> dict[str, Any]:
-    return {name: {"value": v, "low": lo, "high": hi} for name, (v, lo, hi) in evaluation.values.items()}
