@@ -301,6 +301,7 @@ def test_a_process_that_a_signal_ends_leaves_a_run_that_resumes_to_the_same_weig
 
 
 @pytest.mark.slow
+@pytest.mark.reliability(39)
 def test_two_processes_never_write_into_one_folder(
     burnish: Command, model_dir: ModelDir, sums: Path, tmp_path: Path
 ) -> None:

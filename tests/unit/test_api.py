@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import random
 import re
 import runpy
 import sqlite3
@@ -11,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from burnish import api
 from burnish.api import Completion, Experiment, Finished, Group, Parts, Prompt, Score, Term, load, train
@@ -287,6 +290,34 @@ def test_a_run_with_swaps_is_resumed_with_the_same_swaps_and_with_no_others(tiny
     assert train(experiment, resume=True) == first  # it was complete
     with pytest.raises(ResumeError, match="started with reward, sampler given from Python and now has nothing given"):
         train(tiny, resume=True)
+
+
+def test_a_run_is_resumed_with_its_own_configuration_or_with_what_is_allowed(tiny: Experiment):
+    train(tiny)
+    longer = [*TINY, f"out={tiny.config.out}", "train.steps=2"]
+    assert train(load("add23", *longer), resume=True).model.name == "step-000002"
+    other = load("add23", *longer, "train.steps=3", "optimizer.beta1=0.5")
+    with pytest.raises(ResumeError, match=r"optimizer\.beta1  0\.9    0\.5"):
+        train(other, resume=True)
+    assert train(other, resume=True, allow_change=["optimizer.beta1"]).model.name == "step-000003"
+
+
+def noisy(prompt: Prompt, completion: Completion) -> float:
+    """Draws from the generators that everybody in a process shares; evaluations call it too."""
+    return random.random() + np.random.rand() + torch.rand(1).item()
+
+
+def test_a_reward_that_draws_from_shared_generators_is_resumed_in_step(tiny: Experiment, tmp_path: Path):
+    def run(out: str, *words: str) -> Experiment:
+        often = ["checkpoint.every=1", "eval.every=1", f"out={tmp_path / out}"]
+        return load("add23", *TINY, *often, *words).with_reward(noisy)
+
+    whole = train(run("whole", "train.steps=2"))
+    train(run("stopped"))
+    random.seed(0)
+    resumed = train(run("stopped", "train.steps=2"), resume=True)
+    for name in ("model.safetensors", "resume/optimizer.safetensors"):
+        assert (whole.model / name).read_bytes() == (resumed.model / name).read_bytes(), name
 
 
 def test_a_folder_with_a_run_is_not_written_over(tiny: Experiment):

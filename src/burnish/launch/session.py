@@ -321,7 +321,8 @@ class Session:
         if self.held_out is None:
             return
         run, (suite, loaded) = self.run_state, self.held_out
-        remembered = self.parts.upkeep.state_dict()  # what a reward remembers comes from training alone
+        # What a reward remembers and draws comes from training alone: an evaluation is not made again by a resume.
+        remembered, drawn = self.parts.upkeep.state_dict(), random_state.state_dict()
         with run.clock("evaluate"), self.signals.droppable():
             step = run.progress.step
             run.engine.load(run.learner.publish(step))
@@ -340,6 +341,7 @@ class Session:
                 progress=lambda done, total: self.console.phase("evaluating", done, total),
             )
         self.parts.upkeep.load_state_dict(remembered)
+        random_state.load_state_dict(drawn)
         self.evaluations.append(found)
         self._saved = None
         self.store.record_evaluation(found)
