@@ -7,8 +7,10 @@ import json
 import random
 import re
 import runpy
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -307,15 +309,17 @@ def noisy(prompt: Prompt, completion: Completion) -> float:
     return random.random() + np.random.rand() + torch.rand(1).item()
 
 
-def test_a_reward_that_draws_from_shared_generators_is_resumed_in_step(tiny: Experiment, tmp_path: Path):
-    def run(out: str, *words: str) -> Experiment:
-        often = ["checkpoint.every=1", "eval.every=1", f"out={tmp_path / out}"]
-        return load("add23", *TINY, *often, *words).with_reward(noisy)
-
-    whole = train(run("whole", "train.steps=2"))
-    train(run("stopped"))
+def test_a_reward_that_draws_from_shared_generators_is_resumed_in_step(tmp_path: Path):
+    """From a checkpoint that an evaluation came before, which a resume does not make again."""
+    often = ["train.steps=3", "checkpoint.every=1", "eval.every=1"]
+    whole = train(load("add23", *TINY, *often, f"out={tmp_path / 'whole'}").with_reward(noisy))
+    shutil.copytree(whole.folder, tmp_path / "stopped")
+    shutil.rmtree(tmp_path / "stopped/checkpoints/step-000003")
+    (tmp_path / "stopped/summary.json").unlink()
+    with closing(sqlite3.connect(tmp_path / "stopped/run.sqlite")) as db, db:
+        db.execute("UPDATE steps SET live = 0 WHERE step = 3")  # else it would take its recorded scores
     random.seed(0)
-    resumed = train(run("stopped", "train.steps=2"), resume=True)
+    resumed = train(load("add23", *TINY, *often, f"out={tmp_path / 'stopped'}").with_reward(noisy), resume=True)
     for name in ("model.safetensors", "resume/optimizer.safetensors"):
         assert (whole.model / name).read_bytes() == (resumed.model / name).read_bytes(), name
 
