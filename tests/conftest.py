@@ -16,6 +16,8 @@ from tests.reliability.rows import ROWS
 from tests.reliability.table import table
 
 PROPERTY = "reliability"
+LONG_SECONDS = 2400
+"""One test may take with `--long`."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        if config.getoption("--long"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
         if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="long: runs in `make reliability`"))
         rows = [row for marker in item.iter_markers("reliability") for row in marker.args]
