@@ -19,6 +19,7 @@ from burnish.algorithms import gae
 from burnish.batch import Batch, Credit, PolicyOutput, Prepared, collate
 from burnish.build.objective import make_objective, value_learning_rate
 from burnish.config import RunConfig
+from burnish.learner import local
 from burnish.learner.local import LocalLearner
 from burnish.objective import Objective
 from burnish.train import update
@@ -425,3 +426,10 @@ def test_groups_of_one_are_enough():
     learner.forward_backward(train_on)
     assert learner.step()["grad_norm"] > 0.0
     assert float((learner.logprobs(collate(ones)) - before).abs().max()) > 0.0
+
+
+def test_credit_goes_to_the_device_with_its_piece():
+    made = ppo()
+    prepared = made.prepare(credited(made, ragged_batch()))
+    credit = credit_of(local._on(torch.device("meta"), prepared).batch)
+    assert {credit.values_N.device.type, credit.returns_N.device.type, credit.advantages_N.device.type} == {"meta"}
