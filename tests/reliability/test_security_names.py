@@ -106,7 +106,7 @@ def test_a_hostile_name_is_no_checkpoint(name: str) -> None:
 def test_a_name_cannot_lead_out_of_the_middle_of_a_path(burnish: Command, root: Path, name: str) -> None:
     ended = burnish("train", f"name={name}", "out=runs/{name}/run", "train.steps=1")
     assert ended.code == 2
-    assert f"name: found {name!r}; string should match pattern" in ended.err
+    assert f"name is {name!r}, and a run's name is part of its folder's" in ended.err
     assert not list(root.iterdir())
 
 

@@ -8,9 +8,18 @@ the reward in `reward`.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from burnish.config.objectives import DAPO, ObjectiveConfig
 from burnish.config.reward import Reward
@@ -226,7 +235,7 @@ class Log(Section):
 class RunConfig(Section):
     out: str = "runs/{name}-{seed}"
     """The run folder. {name} and {seed} are filled in."""
-    name: Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}$")] = "run"
+    name: str = "run"
     """Without slashes, so that it cannot lead out of a folder."""
     seed: NonNegativeInt = 1
     model: Model = Model()
@@ -242,6 +251,17 @@ class RunConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     store: Store = Store()
     log: Log = Log()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}", name):
+            proposed = re.sub(r"[^\w-]+", "-", name).strip("-_")[:99] or "run"
+            raise ValueError(
+                f"name is {name!a}, and a run's name is part of its folder's: 1 to 100 characters, no slash and no "
+                f"control character among them, and no dot in front. Type name={proposed}"
+            )
+        return name
 
     @property
     def overlong_buffer(self) -> int:
