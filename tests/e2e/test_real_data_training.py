@@ -88,4 +88,4 @@ def test_a_resumed_run_reads_the_same_real_data(burnish: Command, model: Path, t
     (tmp_path / "run/summary.json").unlink()
     resumed = burnish("train", "--resume", tmp_path / "run")
     assert resumed.code == 0, resumed.err
-    assert "continuing from step-000002" in resumed.out
+    assert "resuming from step-000002" in resumed.out
