@@ -39,7 +39,7 @@ def test_what_persists_is_sixteen_bytes_a_parameter_and_four_more_for_a_referenc
 def test_keys_and_values_are_those_of_the_cache(family: str):
     model = MODELS[family](100).eval()
     cache = RowCache(200, max_length=120, device=torch.device("cpu"))
-    cache.prefill(0, torch.arange(2))
+    cache.prefill(slice(2), torch.arange(2))
     with torch.no_grad():
         model.base_model(
             input_ids=torch.ones((2, 3), dtype=torch.int64),

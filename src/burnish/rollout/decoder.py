@@ -95,12 +95,16 @@ def position_limit(config: Any) -> int | None:
 class ModuleDecoder:
     """Decodes with the model's own forward pass. Use inside `borrowed(model)`."""
 
+    patience = 1 / 4
+    """Share of the rows that may have ended before they are worth taking out."""
+
     def __init__(self, model: PreTrainedModel, *, num_rows: int, max_length: int, work: Work | None = None) -> None:
         """
         Args:
             work: counts the prompts that are read, and the rows that are moved.
         """
         self._model = model
+        self._num_rows = num_rows
         self._work = work if work is not None else Work()
         self._cache = RowCache(num_rows, max_length=max_length, device=model.device)
         self._windows = windows(model.config.get_text_config())
@@ -111,7 +115,7 @@ class ModuleDecoder:
         The last token of each prompt is left to the first `step`, which reads it once per row and so needs no
         special treatment of first tokens.
         """
-        self._cache.reserve(max(len(prompt) for prompt in prompts))
+        self._reserve(max(len(prompt) for prompt in prompts))
         for start, stop in _pieces([len(prompt) - 1 for prompt in prompts]):
             piece = prompts[start:stop]
             longest = max(len(prompt) for prompt in piece) - 1
@@ -123,7 +127,7 @@ class ModuleDecoder:
                 for p, prompt in enumerate(piece):
                     tokens_PS[p, : len(prompt) - 1] = torch.tensor(prompt[:-1], dtype=torch.int64)
                 owner_B = torch.repeat_interleave(torch.arange(len(piece)), torch.tensor(copies[start:stop]))
-                self._cache.prefill(first_row, owner_B.to(self._model.device))
+                self._cache.prefill(self._places(first_row, len(owner_B)), owner_B.to(self._model.device))
                 tokens_PS = tokens_PS.to(self._model.device)
                 positions = torch.arange(longest, device=tokens_PS.device).expand(len(piece), -1)
                 self._model.base_model(
@@ -133,7 +137,7 @@ class ModuleDecoder:
 
     def step(self, tokens_B: Tensor, positions_B: Tensor, length: int) -> Tensor:
         """Logits [B, V] after `tokens_B`, which stand at `positions_B`; all positions lie below `length`."""
-        self._cache.reserve(length)
+        self._reserve(length)
         self._cache.decode(positions_B, length)
         masks = {
             kind: row_mask(positions_B, length, window=window, dtype=self._model.dtype)
@@ -147,6 +151,23 @@ class ModuleDecoder:
             use_cache=True,
         )
         return output.logits[:, -1]
+
+    def need_only(self, num_rows: int) -> None:
+        """No row from `num_rows` on will be used again: the cache drops them when it grows."""
+        self._num_rows = num_rows
+
+    def _reserve(self, length: int) -> None:
+        """Make room for `length` columns."""
+        if length > self._cache.capacity:
+            self._cache.grow(length, self._num_rows, self._kept())
+
+    def _places(self, first_row: int, count: int) -> slice | Tensor:
+        """Where in the cache rows lie."""
+        return slice(first_row, first_row + count)
+
+    def _kept(self) -> slice | Tensor:
+        """Where the rows lie that are still needed; they become the first of the cache."""
+        return slice(self._num_rows)
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy what the rows `source` have read over the rows `target`."""
@@ -203,6 +224,6 @@ def _plain_and_stepped(model: PreTrainedModel, decoder_class: type[ModuleDecoder
     wanted, found = [], []
     for i in (0, 1, 2):
         positions_B = torch.tensor([2 + i, 4 + i], device=model.device)
-        found.append(decoder.step(tokens_S[positions_B], positions_B, 5 + i))
+        found.append(decoder.step(tokens_S[positions_B], positions_B, 5 + i).clone())
         wanted.append(plain[positions_B])
     return torch.cat(wanted), torch.cat(found)

@@ -4,7 +4,7 @@
 first, no padding on the left), so a row can be taken, left and moved without touching the others. Models call
 `update` in their forward pass; what it does is set beforehand by one of two contexts of use:
 
-    cache.prefill(first_row, owner_B)                keys of P prompts are copied to the rows of their completions
+    cache.prefill(places, owner_B)                   keys of P prompts are copied to the rows of their completions
     cache.decode(positions_B, length)                one token per row is written at the row's own position
 
 Shape letters: B rows, P prompts, S prompt tokens (padded), H key heads, T columns, D head size.
@@ -12,7 +12,7 @@ Shape letters: B rows, P prompts, S prompt tokens (padded), H key heads, T colum
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ class _Use:
 
     num_rows: int
     capacity: int
-    first_row: int = 0
+    places: slice | Tensor = field(default_factory=lambda: slice(0))
     length: int = 0
     owner_B: Tensor | None = None
     rows_B: Tensor | None = None
@@ -63,20 +63,20 @@ class _RowLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         keys, values, use = cast(Tensor, self.keys), cast(Tensor, self.values), self.use
         if use.owner_B is not None:
-            rows, length = slice(use.first_row, use.first_row + len(use.owner_B)), key_states.shape[2]
-            keys[rows, :, :length] = key_states[use.owner_B]
-            values[rows, :, :length] = value_states[use.owner_B]
+            length = key_states.shape[2]
+            keys[use.places, :, :length] = key_states[use.owner_B]
+            values[use.places, :, :length] = value_states[use.owner_B]
             return key_states, value_states
         keys[use.rows_B, :, use.positions_B] = key_states[:, :, 0]
         values[use.rows_B, :, use.positions_B] = value_states[:, :, 0]
         num_rows = len(key_states)
         return keys[:num_rows, :, : use.length], values[:num_rows, :, : use.length]
 
-    def grow(self, capacity: int) -> None:
+    def grow(self, kept: slice | Tensor) -> None:
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))
-            new[:, :, : old.shape[2]] = old
+            new = old.new_zeros((self.use.num_rows, old.shape[1], self.use.capacity, old.shape[3]))
+            new[:, :, : old.shape[2]] = old[kept]
             setattr(self, name, new)
 
     def move(self, source: Tensor, target: Tensor, length: int) -> None:
@@ -103,18 +103,30 @@ class RowCache(Cache):
         self._rows = torch.arange(num_rows, device=device)
         super().__init__(layer_class_to_replicate=cast(Any, partial(_RowLayer, self._use)))
 
-    def reserve(self, length: int) -> None:
-        """Make room for `length` columns."""
-        if length <= self._use.capacity:
-            return
-        assert length <= self._max_length
-        self._use.capacity = min(length + GROWTH, self._max_length)
-        for layer in self._layers:
-            layer.grow(self._use.capacity)
+    @property
+    def capacity(self) -> int:
+        """Columns that there is room for."""
+        return self._use.capacity
 
-    def prefill(self, first_row: int, owner_B: Tensor) -> None:
-        """The next forward pass is of whole prompts; row `first_row` + b gets the keys of prompt `owner_B[b]`."""
-        self._use.first_row, self._use.owner_B = first_row, owner_B
+    def grow(self, length: int, num_rows: int, kept: slice | Tensor) -> None:
+        """Make room for `length` columns and more, in `num_rows` rows: those of `kept`, which become the first."""
+        assert length <= self._max_length
+        self._use.num_rows, self._use.capacity = num_rows, min(length + GROWTH, self._max_length)
+        for layer in self._layers:
+            layer.grow(kept)
+
+    def layer(self, index: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, [rows, H, T, D]; made for heads such as `like`, [B, H, S, D], if need be."""
+        while len(self._layers) <= index:
+            self._layers.append(_RowLayer(self._use))
+        layer = self._layers[index]
+        if not layer.is_initialized:
+            layer.lazy_initialization(like, like)
+        return cast(Tensor, layer.keys), cast(Tensor, layer.values)
+
+    def prefill(self, places: slice | Tensor, owner_B: Tensor) -> None:
+        """The next forward pass is of whole prompts; the rows `places` get the keys of the prompts `owner_B`."""
+        self._use.places, self._use.owner_B = places, owner_B
 
     def decode(self, positions_B: Tensor, length: int) -> None:
         """The next forward pass is of one token per row, at `positions_B`; all positions lie below `length`."""

@@ -55,12 +55,12 @@ def _plain(module: nn.Module) -> bool:
     return type(module) in _PARTS and not hooked
 
 
-_Affine = list[tuple[Tensor, Tensor | None]]
+Affine = list[tuple[Tensor, Tensor | None]]
 """Weights and biases of projections that read the same input; one entry when they lie side by side."""
 
 
-def _affine(linears: Sequence[Any], *, fuse: bool, dtype: torch.dtype) -> _Affine:
-    pairs: _Affine = [
+def _affine(linears: Sequence[Any], *, fuse: bool, dtype: torch.dtype) -> Affine:
+    pairs: Affine = [
         (linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype)) for linear in linears
     ]
     if not fuse:
@@ -69,7 +69,7 @@ def _affine(linears: Sequence[Any], *, fuse: bool, dtype: torch.dtype) -> _Affin
     return [(torch.cat(weights), None if biases[0] is None else torch.cat(biases))]
 
 
-def _apply(x: Tensor, affine: _Affine) -> Tensor:
+def _apply(x: Tensor, affine: Affine) -> Tensor:
     """In the type of the weights; the result is float32 again."""
     x = x.to(affine[0][0].dtype)
     if len(affine) == 1:
@@ -78,15 +78,15 @@ def _apply(x: Tensor, affine: _Affine) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layer:
+class LayerWeights:
     norm_attention: Tensor
-    query_key_value: _Affine
+    query_key_value: Affine
     norm_heads: Tensor | None
     """[Q + H, D], Qwen3: one scale per query head and key head."""
-    output: _Affine
+    output: Affine
     norm_mlp: Tensor
-    gate_up: _Affine
-    down: _Affine
+    gate_up: Affine
+    down: Affine
 
 
 class LlamaDecoder(ModuleDecoder):
@@ -95,6 +95,8 @@ class LlamaDecoder(ModuleDecoder):
     With `bf16` the products of one-token steps take bfloat16 copies of the weights and rounded inputs; prompts are read
     in float32, and so are norms, rotation, attention and the cache.
     """
+
+    fused_bytes = FUSED_BYTES
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class LlamaDecoder(ModuleDecoder):
         self._embedding: Tensor = base.embed_tokens.weight
         self._norm: Tensor = base.norm.weight
         self._dtype = torch.bfloat16 if bf16 else torch.float32
-        fuse = bf16 or sum(parameter.nbytes for parameter in base.layers.parameters()) <= FUSED_BYTES
+        fuse = bf16 or sum(parameter.nbytes for parameter in base.layers.parameters()) <= self.fused_bytes
         with torch.no_grad():
             self._head = _affine((model.get_output_embeddings(),), fuse=False, dtype=self._dtype)
             self._layers = [self._layer(layer, fuse=fuse) for layer in base.layers]
@@ -127,7 +129,7 @@ class LlamaDecoder(ModuleDecoder):
             # rotate_half(x) * sin, written as (x rolled by half a head) * (sin with its first half negated).
             self._cos_TD, self._sin_TD = cos_TD, torch.cat((-sin_TD[:, :half], sin_TD[:, half:]), dim=-1)
 
-    def _layer(self, layer: Any, *, fuse: bool) -> _Layer:
+    def _layer(self, layer: Any, *, fuse: bool) -> LayerWeights:
         attention, mlp = layer.self_attn, layer.mlp
         norm_heads = None
         if isinstance(attention, qwen3.Qwen3Attention):
@@ -137,7 +139,7 @@ class LlamaDecoder(ModuleDecoder):
                     attention.k_norm.weight.expand(self._num_keys, -1),
                 )
             )
-        return _Layer(
+        return LayerWeights(
             norm_attention=layer.input_layernorm.weight,
             query_key_value=_affine(
                 (attention.q_proj, attention.k_proj, attention.v_proj), fuse=fuse, dtype=self._dtype
@@ -150,7 +152,7 @@ class LlamaDecoder(ModuleDecoder):
         )
 
     def step(self, tokens_B: Tensor, positions_B: Tensor, length: int) -> Tensor:
-        self._cache.reserve(length)
+        self._reserve(length)
         self._cache.decode(positions_B, length)
         cos_B1D, sin_B1D = self._cos_TD[positions_B, None], self._sin_TD[positions_B, None]
         mask = row_mask(positions_B, length, dtype=torch.float32)[:, 0].repeat_interleave(self._num_keys, dim=0)

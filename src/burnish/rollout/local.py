@@ -3,8 +3,8 @@
     requests -> tickets (a prompt and some of its seeds) -> rows -> completions -> requests that are whole
 
 A ticket waits until all its seeds find a free row. Its prompt is read once and its keys are copied to the rows. Each
-step draws one token for every row. When a quarter of the rows has ended, they are taken out as completions, the last
-rows move into the gaps, and waiting tickets come in. No step does Python work per row.
+step draws one token for every row. When enough rows have ended, they are taken out as completions, the last rows move
+into the gaps, and waiting tickets come in. No step does Python work per row.
 
 Shape letters: B rows, L tokens of a completion (one column is spare: a row that has ended still draws, into it).
 """
@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 from burnish.protocols import PromptEncoder, Publication
 from burnish.rollout.decoder import ModuleDecoder, Work, borrowed, position_limit, require_supported
 from burnish.rollout.llama_family import LlamaDecoder, matches
-from burnish.rollout.sampling import draw, uniforms
+from burnish.rollout.native import NativeDecoder, runs
+from burnish.rollout.sampling import drawer, uniforms
 from burnish.types import Completion, Request, Sampling
 
 _AHEAD = 16
@@ -104,6 +105,8 @@ class LocalEngine:
                 f"sampling.dtype=bfloat16 is for plain Llama, Qwen2 and Qwen3 models, and this is "
                 f"{type(model).__name__} (or has parts of its own). Type sampling.dtype=float32"
             )
+        if runs(model) and not self._bf16:
+            decoder = NativeDecoder
         if model is not self._model or decoder is not self._decoder:
             require_supported(model, decoder)
         self._model, self._decoder, self._version = model, decoder, publication.version
@@ -204,6 +207,7 @@ class _Rows:
         self._work = work
         self._slots = slots
         self._sampling = sampling
+        self._draw = drawer(sampling, device)
         self._max_length = max_length
         self._decoder = decoder
         self._longest = 0
@@ -225,8 +229,12 @@ class _Rows:
         while tickets and len(tickets[0].seeds) <= free:
             free -= len(tickets[0].seeds)
             admitted.append(tickets.popleft())
-        if not admitted:
-            return
+        if admitted:
+            self._seat(admitted)
+        if not tickets:
+            self._decoder.need_only(self.count)
+
+    def _seat(self, admitted: list[_Ticket]) -> None:
         # Prompts of like length are read together, so that little is padding.
         admitted.sort(key=lambda ticket: len(ticket.prompt_ids))
         prompts = [ticket.prompt_ids for ticket in admitted]
@@ -250,11 +258,11 @@ class _Rows:
         self._longest = max(self._longest, len(prompts[-1]))
 
     def run(self) -> list[_Ended]:
-        """Decode until a quarter of the rows has ended; take those out."""
+        """Decode until so many rows have ended that it pays to take them out; do that."""
         count = self.count
         num_ended, step = 0, 0
         ahead = torch.empty(0)
-        while 4 * num_ended < count:
+        while num_ended == 0 or num_ended < self._decoder.patience * count:
             if step % _AHEAD == 0:
                 steps = self._length[:count, None] + self._indices.new_tensor(range(_AHEAD))
                 ahead = uniforms(self._seed[:count, None], steps)
@@ -269,7 +277,7 @@ class _Rows:
         """Draw one token for every row; the number of rows that have ended."""
         rows = slice(0, self.count)
         token, position, length, ended = self._token[rows], self._position[rows], self._length[rows], self._ended[rows]
-        drawn_B, logprobs_B = draw(self._decoder.step(token, position, self._longest), uniforms_B, self._sampling)
+        drawn_B, logprobs_B = self._draw(self._decoder.step(token, position, self._longest), uniforms_B)
         self._tokens_BL[self._indices[rows], length] = drawn_B.int()
         self._logprobs_BL[self._indices[rows], length] = logprobs_B
         # Rows that have ended stay where they are: their length is their completion's, and their position in bounds.
