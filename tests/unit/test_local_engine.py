@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from burnish.protocols import Publication
-from burnish.rollout import decoder, kv_cache, llama_family, local
-from burnish.rollout.llama_family import matches
+from burnish.rollout import decoder, kernels, kv_cache, local
+from burnish.rollout.llama_family import LlamaDecoder, matches
 from burnish.rollout.local import LocalEngine
 from burnish.types import Completion, Prompt, Request, Sampling
 from tests.tiny_models import MODELS, TOKENIZERS, eos_ids, tiny_gpt2, tiny_mistral, tiny_qwen2, word_tokenizer
@@ -409,13 +409,16 @@ def test_a_model_that_is_not_quite_the_known_one_goes_the_general_way() -> None:
 
 
 @pytest.mark.parametrize("model_name", LEAN)
-def test_the_lean_and_the_general_decoder_draw_the_same(model_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_decoders_draw_the_same(model_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = word_tokenizer()
     ends = sorted(eos_ids(tokenizer))
     wanted = None
-    for taken, fused_bytes in ((True, 1 << 28), (True, 0), (False, 0)):
-        monkeypatch.setattr(local, "matches", lambda _, taken=taken: taken)
-        monkeypatch.setattr(llama_family, "FUSED_BYTES", fused_bytes)
+    for native, lean, fused_bytes in ((True, True, 0), (False, True, 1 << 28), (False, True, 0), (False, False, 0)):
+        monkeypatch.setattr(local, "runs", lambda _, taken=native: taken)
+        monkeypatch.setattr(local, "matches", lambda _, taken=lean: taken)
+        monkeypatch.setattr(LlamaDecoder, "fused_bytes", fused_bytes)
+        if not native:
+            monkeypatch.setattr(kernels, "load", lambda: None)
         rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0}
         model = with_eos_bias(MODELS[model_name](len(tokenizer), rope_parameters=rope), ends, 1.0)
         groups = dict(make_engine(model, tokenizer).generate(make_requests(), Sampling(max_new_tokens=24)))

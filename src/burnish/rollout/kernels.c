@@ -115,10 +115,9 @@ static void gated(const float *gate_up, float *out, int64_t rows, int64_t size)
     }
 }
 
-/* Products of `rows` (at most TILE) rows with one panel, added to what `out` holds or put in its place. */
+/* sums [rows, PANEL] = the products of at most TILE rows with one panel. `rows` is known when this is compiled. */
 static inline __attribute__((always_inline)) void tile(
-    const float *panel, const float *bias, const float *x, float *out, int64_t inputs, int64_t outputs, int64_t width,
-    int add, const int rows)
+    const float *panel, const float *x, float *sums, int64_t inputs, const int rows)
 {
     lanes left[TILE], right[TILE];
 #pragma GCC unroll 12
@@ -134,15 +133,30 @@ static inline __attribute__((always_inline)) void tile(
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
-        float sums[PANEL], *to = out + r * outputs;
-        *(lanes *)sums = left[r];
-        *(lanes *)(sums + LANES) = right[r];
-        for (int64_t i = 0; i < width; i++)
-            to[i] = sums[i] + (bias ? bias[i] : 0.0f) + (add ? to[i] : 0.0f);
+        *(lanes *)(sums + r * PANEL) = left[r];
+        *(lanes *)(sums + r * PANEL + LANES) = right[r];
     }
 }
 
-#define TILE_OF(n) case n: tile(panel, bias, from, to, inputs, outputs, width, add, n); break;
+static void tile_of(const float *panel, const float *x, float *sums, int64_t inputs, int64_t rows)
+{
+    switch (rows) {
+    case 1: tile(panel, x, sums, inputs, 1); break;
+    case 2: tile(panel, x, sums, inputs, 2); break;
+    case 3: tile(panel, x, sums, inputs, 3); break;
+    case 4: tile(panel, x, sums, inputs, 4); break;
+    case 5: tile(panel, x, sums, inputs, 5); break;
+#if TILE > 6
+    case 6: tile(panel, x, sums, inputs, 6); break;
+    case 7: tile(panel, x, sums, inputs, 7); break;
+    case 8: tile(panel, x, sums, inputs, 8); break;
+    case 9: tile(panel, x, sums, inputs, 9); break;
+    case 10: tile(panel, x, sums, inputs, 10); break;
+    case 11: tile(panel, x, sums, inputs, 11); break;
+#endif
+    default: tile(panel, x, sums, inputs, TILE);
+    }
+}
 
 /* out [B, outputs] = x [B, inputs] times the layer's weights, plus its bias; with `add`, added to what `out` holds.
 
@@ -156,19 +170,18 @@ static void project(const Linear *layer, const float *x, float *out, int64_t row
 #pragma omp parallel for collapse(2) if (rows * outputs > SMALL)
     for (int64_t block = 0; block < blocks; block++) {
         for (int64_t p = 0; p < count; p++) {
-            const float *panel = layer->panels + p * inputs * PANEL, *bias = layer->bias;
             int64_t width = outputs - p * PANEL < PANEL ? outputs - p * PANEL : PANEL;
             int64_t end = (block + 1) * ROW_BLOCK < rows ? (block + 1) * ROW_BLOCK : rows;
-            bias = bias ? bias + p * PANEL : NULL;
-            for (int64_t r = block * ROW_BLOCK; r < end; r += TILE) {
-                const float *from = x + r * inputs;
-                float *to = out + r * outputs + p * PANEL;
-                switch (end - r) {
-                TILE_OF(1) TILE_OF(2) TILE_OF(3) TILE_OF(4) TILE_OF(5)
-#if TILE > 6
-                TILE_OF(6) TILE_OF(7) TILE_OF(8) TILE_OF(9) TILE_OF(10) TILE_OF(11)
-#endif
-                default: tile(panel, bias, from, to, inputs, outputs, width, add, TILE);
+            for (int64_t first = block * ROW_BLOCK; first < end; first += TILE) {
+                int64_t num = end - first < TILE ? end - first : TILE;
+                float sums[TILE * PANEL];
+                tile_of(layer->panels + p * inputs * PANEL, x + first * inputs, sums, inputs, num);
+                for (int64_t r = 0; r < num; r++) {
+                    float *to = out + (first + r) * outputs + p * PANEL;
+                    for (int64_t i = 0; layer->bias && i < width; i++)
+                        sums[r * PANEL + i] += layer->bias[p * PANEL + i];
+                    for (int64_t i = 0; i < width; i++)
+                        to[i] = add ? to[i] + sums[r * PANEL + i] : sums[r * PANEL + i];
                 }
             }
         }

@@ -148,9 +148,10 @@ def why_not() -> str | None:
 def _library() -> Path:
     if sys.platform != "linux":
         raise BuildError(f"the decoding kernels are for Linux, and this is {sys.platform}")
-    compiler = shutil.which(os.environ.get("CC") or "cc")
+    wanted = os.environ.get("CC") or "cc"
+    compiler = shutil.which(wanted)
     if compiler is None:
-        raise BuildError("there is no C compiler. Type apt install gcc")
+        raise BuildError(f"there is no C compiler ({wanted}). Type apt install gcc")
     name = f"kernels-{_fingerprint(compiler)}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "burnish"
     try:
