@@ -30,6 +30,7 @@ from burnish.prompts.datasets import Loaded
 from burnish.prompts.rows import in_full
 from burnish.protocols import Publication
 from burnish.rewards.trial import Trial, grade_gold, try_out
+from burnish.rollout import kernels
 from burnish.run_folder import RunFolder
 from burnish.terminal import printable_lines
 from burnish.types import Prompt
@@ -272,6 +273,9 @@ def _model(
     if engine is not None:
         found.add("tokenizer", "ok", f"completions end at {_named(tokenizer, engine.eos_ids)}")
         found.attempt("engine", lambda: engine.load(Publication(0, model)))
+        missing = kernels.why_not() if model.device.type == "cpu" else None
+        if missing:
+            found.add("engine", "note", f"completions are drawn by torch alone, at about half the rate: {missing}")
     if objective is not None:
         found.attempt("learner", lambda: build.make_learner(config, model, tokenizer, objective))
 

@@ -101,7 +101,7 @@ def test_no_bit_of_a_row_depends_on_the_rows_beside_it_or_on_threads(threads: in
 
 
 def _like_prefill(decoder: ModuleDecoder, other: ModuleDecoder) -> ModuleDecoder:
-    """Give the first row what it reads alone: prompts are read by torch, whose products depend on how many there are."""
+    """Give the first row what it reads alone: torch reads prompts, and its products depend on how many there are."""
     for index in range(len(decoder._cache.layers)):
         for mine, theirs in zip(decoder._cache.layer(index, torch.empty(0)), other._cache.layer(index, torch.empty(0)),
                                 strict=True):  # fmt: skip

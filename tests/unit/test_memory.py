@@ -8,6 +8,7 @@ import torch
 from burnish.build.memory import needs, peak, persistent
 from burnish.config import Model, RunConfig, SamplingConfig, Train
 from burnish.rollout.kv_cache import RowCache
+from burnish.rollout.native import NativeDecoder, runs
 from tests.tiny_models import MODELS
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 192}
@@ -73,3 +74,12 @@ def test_what_a_piece_keeps_for_its_way_back_is_told_within_a_third(family: str,
     if checkpointing:  # one layer is made again at a time, and the hooks see only what stays between them
         told -= bytes_of("a piece", config(), model) // 4
     assert told / 1.5 < sum(kept.values()) < told * 1.5
+
+
+def test_the_copy_of_the_weights_that_draws_is_told_where_there_is_one():
+    known, other = MODELS["llama"](128), MODELS["gpt2"](128)
+    told = bytes_of("weights in the order", config(), known)
+    assert not any("in the order" in n.what for n in needs(config(), other, longest_prompt=20, needs_reference=False))
+    if runs(known):
+        taken = sum(t.nbytes for t in NativeDecoder(known, num_rows=1, max_length=8)._held if t.dim() == 3)
+        assert 0.95 * taken < told < 1.05 * taken

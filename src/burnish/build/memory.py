@@ -18,6 +18,9 @@ from transformers import PreTrainedModel
 
 from burnish.config import RunConfig
 from burnish.learner.logprobs import CHUNK_ELEMENTS, MIN_ROWS
+from burnish.models import device
+from burnish.rollout.llama_family import matches
+from burnish.rollout.native import PACKED_BYTES, packed_bytes
 
 FLOAT = 4
 HALF = 2
@@ -87,7 +90,11 @@ def _generating(config: RunConfig, model: PreTrainedModel, longest_prompt: int) 
     rows, columns = min(sampling.slots, asked), longest_prompt + sampling.max_new_tokens
     rounded = sampling.dtype == "bfloat16"
     per_token = 2 * shape.num_hidden_layers * _key_width(model) * FLOAT
-    copies = [Need("rounded weights to draw with", HALF * model.num_parameters(), "generating")] if rounded else []
+    copies: list[Need] = []
+    if rounded:
+        copies = [Need("rounded weights to draw with", HALF * model.num_parameters(), "generating")]
+    elif device(config.model.device).type == "cpu" and matches(model) and packed_bytes(model) <= PACKED_BYTES:
+        copies = [Need("weights in the order in which they are read", packed_bytes(model), "generating")]
     return [
         *copies,
         Need(f"keys and values ({rows:,} rows of {columns:,} tokens)", rows * columns * per_token, "generating"),

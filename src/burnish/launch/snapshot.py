@@ -6,7 +6,7 @@
     model         fingerprint of the weights that the run begins with, and of the tokenizer
     data          {source, rows, sha256} of the prompts to train on
     held_out      the same of those to evaluate on, or null
-    environment   what decides the last bits of a float: versions, threads, device, processor
+    environment   what decides the last bits of a float: versions, threads, device, processor, what decodes
 
 A snapshot is plain JSON. It is taken in two parts: `of_config` before any code of others is run, `of_content` when
 model and data are loaded.
@@ -27,6 +27,7 @@ from burnish.launch.identity import sha256, versions
 from burnish.learner.state import checksum
 from burnish.masking import masked
 from burnish.prompts.datasets import Loaded
+from burnish.rollout import kernels
 
 Snapshot = dict[str, Any]
 
@@ -61,6 +62,7 @@ def _machine(device: torch.device) -> dict[str, str]:
     return {
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        "decoding": "torch" if is_cuda else kernels.name(),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
     }
 

@@ -23,7 +23,6 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,9 +125,11 @@ class Kernels:
 
 
 @cache
-def _found() -> Kernels | BuildError:
+def _found() -> tuple[str, Kernels] | BuildError:
+    """Name of the library, which no other build has, and what is in it."""
     try:
-        return Kernels(ctypes.CDLL(str(_library())))
+        library = _library()
+        return library.stem, Kernels(ctypes.CDLL(str(library)))
     except (BuildError, OSError) as error:
         return BuildError(str(error))
 
@@ -136,7 +137,13 @@ def _found() -> Kernels | BuildError:
 def load() -> Kernels | None:
     """The kernels; None where they cannot be had. Builds them when that has not been done on this machine."""
     found = _found()
-    return found if isinstance(found, Kernels) else None
+    return None if isinstance(found, BuildError) else found[1]
+
+
+def name() -> str:
+    """Of what decodes on this machine's CPU: last bits depend on it."""
+    found = _found()
+    return "torch" if isinstance(found, BuildError) else found[0]
 
 
 def why_not() -> str | None:

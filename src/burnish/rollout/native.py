@@ -37,7 +37,8 @@ def runs(model: PreTrainedModel) -> bool:
 def packed_bytes(model: PreTrainedModel) -> int:
     """What the copy of the weights takes."""
     base: Any = model.base_model
-    return sum(parameter.nbytes for parameter in base.layers.parameters()) + model.get_output_embeddings().weight.nbytes
+    head: Any = model.get_output_embeddings()
+    return sum(parameter.nbytes for parameter in base.layers.parameters()) + head.weight.nbytes
 
 
 class NativeDecoder(LlamaDecoder):
