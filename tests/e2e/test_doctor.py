@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from burnish.build import memory
+from burnish.rollout import kernels
 from tests.e2e.conftest import TINY_STEPS, Command, Ended, write_rows
 
 pytestmark = pytest.mark.slow  # loads models
@@ -158,3 +159,16 @@ def test_what_data_says_does_not_reach_the_terminal_as_it_is(doctor: Doctor, tmp
     assert ended.code == 2
     assert not {"\x1b", "\x07"} & set(ended.out)
     assert "\\x1b]0;x\\x07" in ended.out
+
+
+def test_a_machine_without_a_compiler_is_told_what_it_is_missing(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert not findings(doctor("--json"), "engine")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    kernels._found.cache_clear()
+    ((level, message),) = findings(doctor("--json"), "engine")
+    kernels._found.cache_clear()
+    assert level == "note"
+    assert message.endswith("there is no C compiler (no-such-compiler). Type apt install gcc")
