@@ -163,6 +163,7 @@ class LocalLearner:
             output.logprobs_N.retain_grad()
             loss, shares = self.objective.loss(output, _on(self._policy.device, run))
             loss.backward()
+            assert hidden_CD.grad is not None
             by_hidden_ND[rows_there] = hidden_CD.grad
             self._loss += loss.item()
             traces.add(index[rows], output, shares)
