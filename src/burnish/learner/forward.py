@@ -104,13 +104,13 @@ class PolicyForward:
             for layer in self._checkpointed:
                 layer.training = False
 
-    def __call__(self, batch: Batch) -> PolicyOutput:
+    def __call__(self, batch: Batch, *, tracked_ids: tuple[int, ...] = ()) -> PolicyOutput:
         """The policy on a piece; call it inside `running`.
 
         Args:
             batch: a piece, its tensors on the CPU. The output is on the model's device.
         """
-        return self.read(self.hidden(batch), batch.tokens_N)
+        return self.read(self.hidden(batch), batch.tokens_N, tracked_ids=tracked_ids)
 
     def hidden(self, batch: Batch) -> Tensor:
         """The decoder's half: hidden states that predict each completion token of a piece, [N, D]."""

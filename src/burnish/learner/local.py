@@ -42,7 +42,7 @@ class LocalLearner:
     """A `Learner` on one device.
 
     Example:
-        learner = LocalLearner(model, tokenizer, objective, temperature=1.0, tokens_per_piece=8192, ...)
+        learner = LocalLearner(model, tokenizer, objective, temperature=1.0, tokens_per_piece=1024, ...)
         seen = learner.forward_backward(objective.prepare(collate(groups)))
         metrics = learner.step()
 
