@@ -231,7 +231,7 @@ def _memory(
             "memory",
             "warning",
             f"{told}, and {free / 1e9:.2f} GB are free. Type sampling.slots={max(config.sampling.slots // 2, 1)}, "
-            f"train.tokens_per_piece={config.train.tokens_per_piece // 2} or model.gradient_checkpointing=true",
+            f"train.tokens_per_piece={memory.tokens_per_piece(config) // 2} or model.gradient_checkpointing=true",
         )
     else:
         found.add(

@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from burnish.batch import Batch, PolicyOutput, Prepared, collate
-from burnish.learner import state
+from burnish.learner import logprobs, state
 from burnish.learner.local import LocalLearner
 from burnish.learner.packing import cut
 from burnish.learner.schedule import make_schedule
-from burnish.objective import Objective, Term, clipped_objective
+from burnish.objective import Objective, Term, clipped_objective, group_objective, policy_terms
 from burnish.types import Completion, Group, Prompt, Rollout, Score
 from tests.tiny_models import MODELS, word_tokenizer
 
@@ -160,6 +160,57 @@ def test_any_cut_gives_the_same_gradient_and_traces(packs: bool):
             assert float((a - b).abs().max()) < 1e-5
         for key, pair in whole.shares.items():
             assert seen.shares[key] == pytest.approx(pair, abs=1e-4), key
+
+
+@pytest.mark.parametrize("rows", [1, 12, 40, 64])
+@pytest.mark.parametrize("tied", [True, False])
+def test_any_cut_of_the_head_gives_the_same_gradient_and_traces(rows: int, tied: bool, monkeypatch: pytest.MonkeyPatch):
+    """Also where the loss of a token depends on all tokens of its sequence."""
+    surrogate = policy_terms.clipped(clip_low=0.2, clip_high=0.28, dual_clip=None, ratio="sequence_mean")
+    settings = {"advantage": "standardized", "reduction": "token_mean", "max_new_tokens": 32, "entropy_coef": 0.01}
+    objective = group_objective(surrogate, **settings)
+    model = MODELS["qwen2"](V, tie_word_embeddings=tied)
+    prepared = objective.prepare(collate(groups_of()))
+    whole = learner_of(model, objective).forward_backward(prepared)
+    expected = gradient(model)
+    model.zero_grad(set_to_none=True)
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", rows * V)
+    monkeypatch.setattr(logprobs, "MIN_ROWS", 1)
+    seen = learner_of(model, objective, tokens_per_piece=100).forward_backward(prepared)
+    assert_same_gradient(gradient(model), expected)
+    for a, b in (
+        (seen.logprobs_N, whole.logprobs_N),
+        (seen.entropy_N, whole.entropy_N),
+        (seen.push_N, whole.push_N),
+    ):
+        assert float((a - b).abs().max()) < 1e-5
+    for key, pair in whole.shares.items():
+        assert seen.shares[key] == pytest.approx(pair, abs=1e-4), key
+
+
+def test_a_run_makes_its_logits_once_and_a_sequence_over_a_chunk_twice(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", 12 * V)
+    monkeypatch.setattr(logprobs, "MIN_ROWS", 1)
+    learner, made = learner_of(MODELS["qwen2"](V)), list[int]()
+    through = logprobs._product
+    monkeypatch.setattr(logprobs, "_product", lambda a, b: made.append(b.shape[1]) or through(a, b))
+    learner.forward_backward(dapo().prepare(collate(groups_of(((7, 1, 0, 12), (3, 3, 9, 5))))))
+    assert made.count(V) == 4  # 12, 9 3, 7 5, 3 1 0
+    made.clear()
+    learner.forward_backward(dapo().prepare(collate(groups_of(((20, 5),)))))
+    assert made.count(V) == 2 * 2 + 1
+
+
+@pytest.mark.parametrize("frozen", ["lm_head", "model"])
+def test_what_is_frozen_gets_no_gradient_and_the_rest_gets_its_own(frozen: str):
+    model = MODELS["qwen2"](V, tie_word_embeddings=False)
+    prepared = dapo().prepare(collate(groups_of()))
+    learner_of(model).forward_backward(prepared)
+    expected = {name: g for name, g in gradient(model).items() if not name.startswith(f"{frozen}.")}
+    model.zero_grad(set_to_none=True)
+    model.get_submodule(frozen).requires_grad_(False)
+    learner_of(model).forward_backward(prepared)
+    assert_same_gradient(gradient(model), expected)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from burnish.batch import Batch, collate
 from burnish.learner.attention import NAME, switched
 from burnish.learner.forward import PolicyForward
-from burnish.learner.packing import cut, lay_out
+from burnish.learner.packing import cut, lay_out, runs
 from burnish.types import Completion, Group, Prompt, Rollout, Score
 from tests.tiny_models import MODELS
 
@@ -105,6 +105,18 @@ def test_siblings_stay_together_where_they_fit():
 def test_a_group_over_the_budget_is_split_and_pays_its_prompt_again():
     batch = batch_of([(4, [3, 3, 3]), (4, [30]), (4, [3])])
     assert [piece.tolist() for piece in cut(batch, 10)] == [[0, 1], [2], [3], [4]]
+
+
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12), rows=st.integers(1, 12))
+def test_runs_hold_every_sequence_once_and_keep_to_the_rows_of_a_chunk(lengths: list[int], rows: int):
+    found = runs(torch.tensor(lengths), rows)
+    assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
+    for run in found:
+        assert sum(lengths[b] for b in run.tolist()) <= rows or len(run) == 1
+
+
+def test_runs_are_filled_with_the_longest_first():
+    assert [run.tolist() for run in runs(torch.tensor([3, 7, 0, 5, 9]), 12)] == [[4, 0, 2], [1, 3]]
 
 
 @settings(deadline=None, max_examples=60)

@@ -26,6 +26,8 @@ FLOAT = 4
 HALF = 2
 LOGIT_COPIES = 3
 """Arrays of the size of the logits that exist at once: they, their exponentials, and one more on the way."""
+TOKENS_PER_PIECE = {"cpu": 1024, "cuda": 8192}
+"""Type of device -> what `train.tokens_per_piece` is where it is not set."""
 
 When = Literal["always", "generating", "training"]
 
@@ -62,6 +64,11 @@ def persistent(found: Sequence[Need]) -> int:
 def peak(found: Sequence[Need]) -> int:
     by_when = {when: sum(n.num_bytes for n in found if n.when == when) for when in ("always", "generating", "training")}
     return by_when["always"] + max(by_when["generating"], by_when["training"])
+
+
+def tokens_per_piece(config: RunConfig) -> int:
+    """As configured, or what suits the device."""
+    return config.train.tokens_per_piece or TOKENS_PER_PIECE[device(config.model.device).type]
 
 
 def checkpoint_bytes(model: PreTrainedModel) -> int:
@@ -112,7 +119,7 @@ def _training(config: RunConfig, model: PreTrainedModel, longest_prompt: int) ->
     shape, half = model.config.get_text_config(), config.model.dtype == "bfloat16"
     longest = longest_prompt + config.sampling.max_new_tokens
     in_update = config.sampling.prompts_per_step * config.sampling.group_size // config.train.updates_per_step * longest
-    tokens = min(max(config.train.tokens_per_piece, longest), in_update)
+    tokens = min(max(tokens_per_piece(config), longest), in_update)
     width = shape.hidden_size
     inner = shape.intermediate_size if hasattr(shape, "intermediate_size") else 4 * width
     per_layer = FLOAT * (8 * width + 2 * _key_width(model)) + (HALF if half else FLOAT) * 4 * inner

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from burnish import seeds
 from burnish.batch import Batch
+from burnish.build.memory import tokens_per_piece
 from burnish.build.objective import make_objective, value_learning_rate
 from burnish.build.reward import make_reward, shaped
 from burnish.confidence.setup import Setup, require_targets, set_up
@@ -183,7 +184,7 @@ def make_statements(
     if logprobs is None:
         bf16 = config.model.dtype == "bfloat16"
         policy = PolicyForward(parts.model, temperature=config.sampling.policy_temperature, bf16=bf16)
-        logprobs = partial(policy.logprobs, tokens_per_piece=config.train.tokens_per_piece)
+        logprobs = partial(policy.logprobs, tokens_per_piece=tokens_per_piece(config))
     return confidence.statements(logprobs)
 
 
@@ -235,7 +236,7 @@ def make_learner(
         tokenizer,
         objective,
         temperature=config.sampling.policy_temperature,
-        tokens_per_piece=train.tokens_per_piece,
+        tokens_per_piece=tokens_per_piece(config),
         learning_rate=optimizer.learning_rate,
         betas=(optimizer.beta1, optimizer.beta2),
         eps=optimizer.eps,

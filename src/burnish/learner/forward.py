@@ -2,9 +2,11 @@
 
 `PolicyForward` runs the decoder on packed rows (`packing.py`, `attention.py`) or, for models that cannot be packed, on
 padded ones; takes the hidden states that predict completion tokens; and reads log-probabilities off the head in chunks
-(`logprobs.py`). Which of the two, and whether the head is understood, is found out once, by comparing a small probe
-with what `model(...)` itself says: attention with sinks, a convolution between tokens, or a head with a scale of its
-own shows there, before the first update.
+(`logprobs.py`). Whoever trains calls the two halves one by one: the loss is taken of a few sequences at a time.
+
+Which kind of rows, and whether the head is understood, is found out once, by comparing a small probe with what
+`model(...)` itself says: attention with sinks, a convolution between tokens, or a head with a scale of its own shows
+there, before the first update.
 
 Shape letters: N completion tokens, L packed rows, B sequences, T longest sequence, D hidden size.
 """
@@ -25,7 +27,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from burnish.batch import Batch, PolicyOutput, collate
 from burnish.learner.attention import switched
 from burnish.learner.logprobs import Head, token_logprobs
-from burnish.learner.packing import Layout, cut, lay_out
+from burnish.learner.packing import Layout, cut, lay_out, runs
 from burnish.learner.value_head import ValueHead
 from burnish.types import Completion, Group, Prompt, Rollout, Score
 
@@ -108,13 +110,31 @@ class PolicyForward:
         Args:
             batch: a piece, its tensors on the CPU. The output is on the model's device.
         """
-        hidden_ND = self._hidden(batch)
+        return self.read(self.hidden(batch), batch.tokens_N, tracked_ids=tracked_ids)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The decoder's half: hidden states that predict each completion token of a piece, [N, D]."""
+        self.work.passes += 1
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.packed(lay_out(batch).to(self.device)) if self.packs else self._padded(batch)
+
+    def read(self, hidden_ND: Tensor, tokens_N: Tensor, *, tracked_ids: tuple[int, ...] = ()) -> PolicyOutput:
+        """The heads' half: what hidden states say about the tokens that they predict."""
         self.work.head_rows += len(hidden_ND)
         logprobs_N, entropy_N, tracked_NJ = token_logprobs(
-            hidden_ND, batch.tokens_N.to(self.device), self._head(), tracked_ids=tracked_ids
+            hidden_ND, tokens_N.to(self.device), self._head(), tracked_ids=tracked_ids
         )
         values_N = None if self.value_head is None else self.value_head(hidden_ND)
         return PolicyOutput(logprobs_N=logprobs_N, entropy_N=entropy_N, tracked_NJ=tracked_NJ, values_N=values_N)
+
+    def runs(self, batch: Batch) -> list[Tensor]:
+        """Sequences of a piece, int64, whose losses are taken one run after the other.
+
+        On a CPU a run is what one chunk of the head holds, so that no logits are made twice. On a GPU, starting the
+        kernels of another loss takes longer than making them again: all are one run.
+        """
+        rows = self._head().rows_per_chunk if self.device.type == "cpu" else batch.num_tokens
+        return runs(batch.lengths_B, rows)
 
     def logprobs(self, batch: Batch, tokens_per_piece: int) -> Tensor:
         """Log-probabilities of a whole batch, cut into pieces: float32 [N] in batch order, on the CPU."""
@@ -124,7 +144,7 @@ class PolicyForward:
         """Values of a whole batch, likewise."""
         assert self.value_head is not None, "there is no value head"
         head = self.value_head
-        return self._of_tokens(lambda piece: head(self._hidden(piece)), batch, tokens_per_piece)
+        return self._of_tokens(lambda piece: head(self.hidden(piece)), batch, tokens_per_piece)
 
     @torch.no_grad()
     def _of_tokens(self, read: Callable[[Batch], Tensor], batch: Batch, tokens_per_piece: int) -> Tensor:
@@ -133,12 +153,6 @@ class PolicyForward:
             for sequences in cut(batch, tokens_per_piece):
                 found_N[batch.token_index(sequences)] = read(batch.select(sequences)).cpu()
         return found_N
-
-    def _hidden(self, batch: Batch) -> Tensor:
-        """Hidden states that predict each completion token, [N, D]."""
-        self.work.passes += 1
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.packed(lay_out(batch).to(self.device)) if self.packs else self._padded(batch)
 
     def packed(self, layout: Layout) -> Tensor:
         """Hidden states that predict each completion token, [N, D]."""

@@ -1,6 +1,8 @@
 """The learner of one process: a model, an optimiser, and the cut of a mini-batch into pieces.
 
-    forward_backward   cut (packing.py) -> for each piece: forward (forward.py), objective.loss, backward
+    forward_backward   cut (packing.py) -> for each piece: the decoder forward (forward.py);
+                       for each run of its sequences: the head forward, objective.loss, the head backward;
+                       the decoder backward
     step               norm, guard, clip, rate (schedule.py), AdamW
     save, restore      state.py, and value_head.py where the objective has a value head
 
@@ -24,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from burnish.batch import Batch, Credit, Prepared
+from burnish.batch import Batch, Credit, PolicyOutput, Prepared
 from burnish.learner import state
 from burnish.learner.forward import PolicyForward, Work
 from burnish.learner.packing import cut
@@ -40,7 +42,7 @@ class LocalLearner:
     """A `Learner` on one device.
 
     Example:
-        learner = LocalLearner(model, tokenizer, objective, temperature=1.0, tokens_per_piece=8192, ...)
+        learner = LocalLearner(model, tokenizer, objective, temperature=1.0, tokens_per_piece=1024, ...)
         seen = learner.forward_backward(objective.prepare(collate(groups)))
         metrics = learner.step()
 
@@ -137,32 +139,36 @@ class LocalLearner:
 
         Weights are fixed in `prepared`, so pieces are summed as they are: any cut gives the same gradient.
         """
-        shares: Shares = {}
-        logprobs_N, entropy_N, push_N = torch.zeros(3, prepared.batch.num_tokens)
-        tracked_NJ = torch.zeros(prepared.batch.num_tokens, len(self.objective.tracked_ids))
+        traces = _Traces(prepared.batch.num_tokens, len(self.objective.tracked_ids))
         with self._policy.running():
             for sequences in cut(prepared.batch, self._tokens_per_piece):
-                piece = prepared.select(sequences)
-                output = self._policy(piece.batch, tracked_ids=self.objective.tracked_ids)
-                output = replace(output, ref_logprobs_N=self._reference_logprobs(piece.batch))
-                output.logprobs_N.retain_grad()
-                loss, piece_shares = self.objective.loss(output, _on(self._policy.device, piece))
-                loss.backward()
-                shares = _sum(shares, piece_shares)
-                self._loss += loss.item()
-                index = prepared.batch.token_index(sequences)
-                logprobs_N[index] = output.logprobs_N.detach().cpu()
-                entropy_N[index] = output.entropy_N.detach().cpu()
-                tracked_NJ[index] = output.tracked_NJ.detach().cpu()
-                if output.logprobs_N.grad is not None:
-                    push_N[index] = -output.logprobs_N.grad.cpu()
-        return Pass(
-            shares=shares,
-            logprobs_N=logprobs_N,
-            entropy_N=entropy_N,
-            push_N=push_N,
-            tracked_NJ=tracked_NJ if self.objective.tracked_ids else None,
-        )
+                self._piece(prepared.select(sequences), prepared.batch.token_index(sequences), traces)
+        return traces.seen()
+
+    def _piece(self, piece: Prepared, index: Tensor, traces: _Traces) -> None:
+        """Forward and backward through a piece, whose tokens are those at `index` of the mini-batch.
+
+        Losses of whole sequences add up, so they are taken run by run, each while the head still has the run's
+        probabilities, and the decoder gets the gradient of all of them at once.
+        """
+        ref_N = self._reference_logprobs(piece.batch)
+        hidden_ND = self._policy.hidden(piece.batch)
+        by_hidden_ND = torch.zeros_like(hidden_ND)
+        for sequences in self._policy.runs(piece.batch):
+            run, rows = piece.select(sequences), piece.batch.token_index(sequences)
+            rows_there = rows.to(self._policy.device)
+            hidden_CD = hidden_ND.detach()[rows_there].requires_grad_()
+            output = self._policy.read(hidden_CD, run.batch.tokens_N, tracked_ids=self.objective.tracked_ids)
+            output = replace(output, ref_logprobs_N=None if ref_N is None else ref_N[rows_there])
+            output.logprobs_N.retain_grad()
+            loss, shares = self.objective.loss(output, _on(self._policy.device, run))
+            loss.backward()
+            assert hidden_CD.grad is not None
+            by_hidden_ND[rows_there] = hidden_CD.grad
+            self._loss += loss.item()
+            traces.add(index[rows], output, shares)
+        if hidden_ND.requires_grad:
+            hidden_ND.backward(by_hidden_ND)
 
     def logprobs(self, batch: Batch) -> Tensor:
         """Log-probabilities under the current weights, float32 [N] in batch order, on the CPU."""
@@ -241,6 +247,33 @@ class LocalLearner:
             return None
         with self._reference.running():
             return self._reference(batch).logprobs_N
+
+
+class _Traces:
+    """Gathers what the runs of a mini-batch had to say, in the order of its tokens."""
+
+    def __init__(self, num_tokens: int, num_tracked: int) -> None:
+        self._shares: Shares = {}
+        self._logprobs_N, self._entropy_N, self._push_N = torch.zeros(3, num_tokens)
+        self._tracked_NJ = torch.zeros(num_tokens, num_tracked)
+
+    def add(self, index: Tensor, output: PolicyOutput, shares: Shares) -> None:
+        """Call it after the backward pass, for the gradients of log-probabilities."""
+        self._shares = _sum(self._shares, shares)
+        self._logprobs_N[index] = output.logprobs_N.detach().cpu()
+        self._entropy_N[index] = output.entropy_N.detach().cpu()
+        self._tracked_NJ[index] = output.tracked_NJ.detach().cpu()
+        if output.logprobs_N.grad is not None:
+            self._push_N[index] = -output.logprobs_N.grad.cpu()
+
+    def seen(self) -> Pass:
+        return Pass(
+            shares=self._shares,
+            logprobs_N=self._logprobs_N,
+            entropy_N=self._entropy_N,
+            push_N=self._push_N,
+            tracked_NJ=self._tracked_NJ if self._tracked_NJ.shape[1] else None,
+        )
 
 
 def _groups(named: Mapping[str, Tensor], rate: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ Only attention needs to know who may look at whom; embeddings, linear layers, no
 
 The first member of a group in the piece is a whole segment, and the prompt's rows take their outputs from there.
 
-`cut` chooses the pieces, `lay_out` makes the layout of one. Index arithmetic only; no model.
+`cut` chooses the pieces, `lay_out` makes the layout of one, and `runs` cuts one further for the output head. Index
+arithmetic only; no model.
 
 Shape letters: N completion tokens, L packed rows, B sequences, P prompts of the piece, S segments of a bucket,
 Q and K queries and keys of the longest of them.
@@ -131,6 +132,25 @@ def cut(batch: Batch, tokens_per_piece: int) -> list[Tensor]:
             room -= prompt - shared + lengths[b]
             shared = prompt
     return [torch.tensor(piece, dtype=torch.int64) for piece in pieces if piece]
+
+
+def runs(lengths_B: Tensor, rows: int) -> list[Tensor]:
+    """Sequences of each run, int64: every sequence once, in at most `rows` completion tokens; a longer one is a run of
+    its own. At least one run where there is a sequence, also without tokens.
+
+    The longest sequences choose first, each the first run with room for it, so that runs come out full.
+    """
+    found: list[list[int]] = []
+    room: list[int] = []
+    order_B = torch.argsort(lengths_B, descending=True, stable=True)
+    for b, length in zip(order_B.tolist(), lengths_B[order_B].tolist(), strict=True):
+        run = next((run for run, free in enumerate(room) if length <= free), len(found))
+        if run == len(found):
+            found.append([])
+            room.append(rows)
+        found[run].append(b)
+        room[run] -= length
+    return [torch.tensor(run, dtype=torch.int64) for run in found]
 
 
 def lay_out(batch: Batch) -> Layout:
