@@ -50,6 +50,10 @@ class StartError(TrainingError):
     """No child can be started; its own words are in the message."""
 
 
+class ClosedError(Exception):
+    """The worker was closed during a call, by another thread."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What became of a job. `error` includes the death of the child."""
@@ -110,6 +114,7 @@ class Worker:
         self._size = size
         self._setup = setup
         self._lock = threading.Lock()
+        self._closing = False
         self._owner = os.getpid()
         self._children: list[Child] = []
         self._busy: dict[Child, _Task] = {}
@@ -134,6 +139,7 @@ class Worker:
 
         Raises:
             StartError: no child starts.
+            ClosedError: `close` was called meanwhile.
         """
         if self._owner != os.getpid():
             self._let_go()
@@ -148,10 +154,15 @@ class Worker:
         return [replies[task.index] for task in tasks]
 
     def close(self) -> None:
+        """End all children. A call that another thread is in ends within `WATCH_SECONDS`, with `ClosedError`."""
         if self._owner != os.getpid():
             self._let_go()
-        with self._lock:
-            self._end()
+        self._closing = True
+        try:
+            with self._lock:
+                self._end()
+        finally:
+            self._closing = False
 
     def __enter__(self) -> Worker:
         return self
@@ -169,6 +180,8 @@ class Worker:
     def _run(self, tasks: Sequence[_Task]) -> dict[int, Reply]:
         waiting, replies = deque(tasks), dict[int, Reply]()
         while len(replies) < len(tasks):
+            if self._closing:
+                raise ClosedError
             self._hand_out(waiting)
             self._wait()
             for child in [*self._children]:
