@@ -9,8 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+IMPORTED_BY = os.getpid()
+
 
 def self_check() -> None: ...
+
+
+def imported_by() -> int:
+    return IMPORTED_BY
 
 
 def double(number: int) -> int:
@@ -85,6 +91,15 @@ def killed_until(path: str, kills: int) -> int:
     return count
 
 
+def wait_until_killed(path: str) -> str:
+    """Waits the first time that it is called; a file knows of that."""
+    if Path(path).exists():
+        return "again"
+    Path(path).touch()
+    time.sleep(600)
+    return "never killed"
+
+
 _KEPT: list[object] = []
 
 
@@ -113,6 +128,6 @@ JOBS: dict[str, Any] = {
     job.__name__: job
     for job in (
         *(double, hang, hang_in_c, sleep, bloat, die, leave, fail, chatter, read_input, loaded, nap, kill_me),
-        *(killed_until, keep, remember, recall, length, print_),
+        *(killed_until, keep, remember, recall, length, print_, imported_by, wait_until_killed),
     )
 }
