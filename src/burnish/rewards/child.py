@@ -36,6 +36,8 @@ def serve(jobs: Jobs, jobs_in: int, replies: int, log: int, *, memory: int, trus
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
+    for pipe in (jobs_in, replies):
+        os.set_inheritable(pipe, False)  # what a user's code starts must not speak in its place
     os.register_at_fork(after_in_child=_heed_signals)  # what a user's code forks from here can be ended as usual
     threading.Thread(target=_end_with, args=(server,), daemon=True).start()
     processors = (os.cpu_count() or 1) if trusted else 1
