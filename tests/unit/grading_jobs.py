@@ -120,6 +120,21 @@ def length(text: str) -> int:
     return len(text)
 
 
+def inheritable() -> list[int]:
+    """Descriptors that a program started from here would have."""
+    there = [int(name) for name in os.listdir("/dev/fd")]
+    return [number for number in there if number > 2 and is_open(number) and os.get_inheritable(number)]
+
+
+def is_open(number: int) -> bool:
+    """The one that listed the others is not any more."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def loaded() -> list[str]:
     return sorted(name for name in ("torch", "numpy", "transformers") if name in sys.modules)
 
@@ -128,6 +143,6 @@ JOBS: dict[str, Any] = {
     job.__name__: job
     for job in (
         *(double, hang, hang_in_c, sleep, bloat, die, leave, fail, chatter, read_input, loaded, nap, kill_me),
-        *(killed_until, keep, remember, recall, length, print_, imported_by, wait_until_killed),
+        *(killed_until, keep, remember, recall, length, print_, imported_by, wait_until_killed, inheritable),
     )
 }

@@ -145,6 +145,10 @@ def test_a_job_cannot_read_the_jobs_that_follow(worker: Worker) -> None:
     assert worker.call("read_input").value == ""
 
 
+def test_what_a_job_starts_cannot_speak_in_its_place(worker: Worker) -> None:
+    assert worker.call("inheritable").value == []
+
+
 def test_the_process_loads_no_tensor_library(worker: Worker) -> None:
     assert worker.call("loaded").value == []
 
