@@ -9,25 +9,31 @@ With `end_call` one thread grades while the engine goes on with the groups that 
 out, so a reward sees the same groups in the same order either way. Without, `add` itself grades: what depends on the
 thread that it runs in (signals, gradient modes, generators that a process shares) is where it always was.
 
-What the reward raises rises in the thread that generates, at the next `add` or in `finished`. Leaving the context,
-however that comes about, drops what is not graded yet and leaves nothing running.
+What the reward raises rises in the thread that generates, at the next `add` or in `finished`, and no group behind it is
+graded. Leaving the context, however that comes about, leaves nothing running.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Self
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Thread
+from typing import NamedTuple, Self
 
 from burnish.protocols import Reward
 from burnish.types import Completion, Prompt, Score
 
-LOOK_SECONDS = 0.05
-"""How often a call that has been told to end is told again: it may have been between two waits."""
+TELL_SECONDS = 0.05
+"""How often a call that has been told to end is told again: it may have been where nothing can be ended."""
 
-Scores = Sequence[Score]
+
+class _Asked(NamedTuple):
+    request_id: int
+    prompt: Prompt
+    completions: Sequence[Completion]
+    scores: Future[Sequence[Score]]
 
 
 class Grading:
@@ -41,48 +47,60 @@ class Grading:
         """
         self._reward = reward
         self._end_call = end_call
-        self._thread = None if end_call is None else ThreadPoolExecutor(1, thread_name_prefix="burnish-grading")
-        self._asked: list[tuple[int, Sequence[Completion], Future[Scores]]] = []
-        self._unseen: deque[Future[Scores]] = deque()
-        """Those of which is not known yet whether they were graded."""
+        self._asked: list[_Asked] = []
+        self._num_graded = 0
+        """Of those asked, how many at the front are known to be graded."""
+        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._is_over = False
+        self._thread = Thread(target=self._work, name="burnish-grading", daemon=True)
         self.seconds = 0.0
         """That grading took so far."""
 
     def add(self, request_id: int, prompt: Prompt, completions: Sequence[Completion]) -> None:
         """Have a group graded. What the reward raised, for this group or an earlier one, rises."""
-        if self._thread is None:
-            future: Future[Scores] = Future()
-            future.set_result(self._grade(prompt, completions))
+        asked = _Asked(request_id, prompt, completions, Future())
+        self._asked.append(asked)
+        if self._end_call is None:
+            self._grade(asked)
         else:
-            self._raise_what_rose()
-            future = self._thread.submit(self._grade, prompt, completions)
-            self._unseen.append(future)
-        self._asked.append((request_id, completions, future))
+            self._waiting.put(asked)
+        while self._num_graded < len(self._asked) and (scores := self._asked[self._num_graded].scores).done():
+            scores.result()
+            self._num_graded += 1
 
-    def finished(self) -> Iterator[tuple[int, Sequence[Completion], Scores]]:
+    def finished(self) -> Iterator[tuple[int, Sequence[Completion], Sequence[Score]]]:
         """Wait for what is not graded yet: (request id, completions, scores), in the order in which they were added."""
-        for request_id, completions, future in self._asked:
-            yield request_id, completions, future.result()
+        for request_id, _, completions, scores in self._asked:
+            yield request_id, completions, scores.result()
 
     def __enter__(self) -> Self:
+        if self._end_call is not None:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._thread is None or self._end_call is None:
+        if self._end_call is None:
             return
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        while unfinished := [future for *_, future in self._asked if not future.done()]:
-            self._end_call()
-            wait(unfinished, timeout=LOOK_SECONDS)
-        self._thread.shutdown()
+        self._is_over = True
+        self._waiting.put(None)
+        while self._thread.is_alive():
+            if not all(asked.scores.done() for asked in self._asked):
+                self._end_call()
+            self._thread.join(TELL_SECONDS)
 
-    def _grade(self, prompt: Prompt, completions: Sequence[Completion]) -> Scores:
+    def _work(self) -> None:
+        """The thread: to the end of the round, or the first fault, which rises from where the scores are asked for."""
+        while (asked := self._waiting.get()) is not None and not self._is_over:
+            try:
+                self._grade(asked)
+            except BaseException as error:
+                asked.scores.set_exception(error)
+                return
+
+    def _grade(self, asked: _Asked) -> None:
         started = time.perf_counter()
         try:
-            return self._reward(prompt, completions)
+            scores = self._reward(asked.prompt, asked.completions)
         finally:
             self.seconds += time.perf_counter() - started
-
-    def _raise_what_rose(self) -> None:
-        while self._unseen and self._unseen[0].done():
-            self._unseen.popleft().result()
+        asked.scores.set_result(scores)

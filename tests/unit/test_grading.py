@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
 from dataclasses import replace
 
 import pytest
@@ -137,13 +136,14 @@ def test_a_fault_rises_from_the_loop_and_no_step_is_made_of_it() -> None:
 
 def test_a_fault_stops_the_engine_at_the_next_group() -> None:
     slow = Slow("q0", LookupError("no such thing"))
-    slow.released.set()
     with Grading(slow, end_call=slow.released.set) as grading:
         grading.add(0, PROMPTS[0], ())
-        wait([future for *_, future in grading._asked], timeout=SECONDS)
+        grading.add(1, PROMPTS[1], ())
+        slow.released.set()
+        assert grading._asked[0].scores.exception(SECONDS) is slow.error
         with pytest.raises(LookupError, match="no such thing"):
-            grading.add(1, PROMPTS[1], ())
-    assert slow.seen == ["q0"]
+            grading.add(2, PROMPTS[2], ())
+    assert slow.seen == ["q0"]  # and none behind it was graded
 
 
 def test_a_dropped_round_ends_the_call_under_way_and_begins_no_other() -> None:
@@ -188,8 +188,7 @@ def test_a_worker_that_is_closed_ends_the_call_of_another_thread() -> None:
         (pid,) = worker.pids
         with Grading(reward, end_call=worker.close) as grading:
             grading.add(0, PROMPTS[0], ())
-            ((_, _, future),) = grading._asked
             assert eventually(lambda: bool(worker._busy), SECONDS)
-        assert isinstance(future.exception(), ClosedError)
+        assert isinstance(grading._asked[0].scores.exception(0.0), ClosedError)
         assert not is_running(pid)
         assert worker.call("double", number=2).value == 4
