@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from burnish import calibration, seeds
 from burnish.errors import TrainingError
+from burnish.grading import Grading
 from burnish.protocols import Reward, RolloutEngine, Statements
 from burnish.records import Evaluation, EvaluationItem
 from burnish.types import FAULTS, Completion, Group, Prompt, Request, Rollout, Sampling, Score
@@ -54,13 +55,14 @@ def evaluate(
     greedy: bool,
     statements: Statements | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    end_grading: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Evaluate the policy that the engine holds, which must be `policy_version`.
 
     The same problem gets the same seeds in every evaluation of a run, whatever else is in the suite or happened
     before, and nothing depends on the order in which the engine finishes. `progress` hears (prompts done, of how many);
     greedy decoding goes through the prompts a second time. `statements` reads the confidence that sampled completions
-    state; without it none is measured.
+    state; without it none is measured. `end_grading` is as in `train.Run`.
 
     A prompt counts in avg@n and maj@n when at least one completion could be graded, and in pass@k when k could. A value
     for which no prompt counts is left out.
@@ -72,7 +74,8 @@ def evaluate(
     assert samples >= 1
     if not prompts:
         raise ValueError(f"evaluation of {suite} has no prompts. Type another eval.data, or eval.every=0")
-    draws = _Draws(engine, reward, prompts, policy_version, seed, progress, total=len(prompts) * (1 + greedy))
+    total = len(prompts) * (1 + greedy)
+    draws = _Draws(engine, reward, prompts, policy_version, seed, progress, end_grading, total)
     sampled = draws.take(samples, sampling)
     decoded = draws.take(1, replace(sampling, temperature=0.0)) if greedy else None
     confidences = _confidences(prompts, sampled, statements)
@@ -179,19 +182,21 @@ class _Draws:
     policy_version: int
     seed: int
     progress: Callable[[int, int], None]
+    end_grading: Callable[[], None] | None
     total: int
     done: int = 0
 
     def take(self, samples: int, sampling: Sampling) -> list[Graded]:
         """`samples` graded completions of every prompt, in the order of the prompts."""
         requests = self._requests(samples)
-        found: dict[int, Graded] = {}
-        for request_id, completions in self.engine.generate(requests, sampling):
-            assert all(c.policy_version == self.policy_version for c in completions), "the engine holds other weights"
-            found[request_id] = completions, self.reward(requests[request_id].prompt, completions)
-            assert len(completions) == samples
-            self.done += 1
-            self.progress(self.done, self.total)
+        with Grading(self.reward, end_call=self.end_grading) as grading:
+            for request_id, completions in self.engine.generate(requests, sampling):
+                assert all(c.policy_version == self.policy_version for c in completions), "it holds other weights"
+                assert len(completions) == samples
+                grading.add(request_id, requests[request_id].prompt, completions)
+                self.done += 1
+                self.progress(self.done, self.total)
+            found = {request_id: (completions, scores) for request_id, completions, scores in grading.finished()}
         return [found[request.id] for request in requests]
 
     def _requests(self, samples: int) -> list[Request]:

@@ -234,7 +234,13 @@ def _rows() -> tuple[MetricName, ...]:
         # -- time
         row("time/step", "s", "wall time since the step before was recorded", "steady", better="down"),
         row("time/generate", "s", "waiting for the engine", "the largest part"),
-        row("time/reward", "s", "grading", "small"),
+        row("time/reward", "s", "waiting for grades, while the engine stood still", "small"),
+        row(
+            "time/grading",
+            "s",
+            "grading, the part beside the engine included: what is above time/reward cost no time",
+            "below time/generate + time/reward",
+        ),
         row("time/learn", "s", "preparing, forward, backward, optimiser", ""),
         row("time/publish", "s", "handing the weights to the engine", "small"),
         row("time/record", "s", "handing the step to the store; counted in the step after", "< 0.03 of time/step"),

@@ -32,9 +32,12 @@ class Clock:
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - started
-            self._seconds[phase] += elapsed
-            self.totals[phase] += elapsed
+            self.add(phase, time.perf_counter() - started)
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count seconds that were measured elsewhere."""
+        self._seconds[phase] += seconds
+        self.totals[phase] += seconds
 
     def each(self, phase: str, items: Iterator[T]) -> Iterator[T]:
         """Iterate, timing only the time that `items` takes and not what the caller does in between."""

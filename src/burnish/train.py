@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from burnish import seeds
 from burnish.batch import Batch, Credit, Prepared, collate, spread
 from burnish.errors import TrainingError
+from burnish.grading import Grading
 from burnish.objective import Objective
 from burnish.progress import Progress
 from burnish.protocols import GroupFilter, Learner, PromptSampler, Reward, RolloutEngine, Store
@@ -80,6 +81,9 @@ class Run:
     """Called with what a person should hear of at once, and not only find in the record."""
     droppable: Callable[[], AbstractContextManager[None]] = nullcontext
     """Open around generation: until its first update a step can be dropped, and made again as it was."""
+    end_grading: Callable[[], None] | None = None
+    """Ends a call of the reward that another thread is in. Given, groups are graded while the engine goes on with the
+    others; None: the reward must be called in the thread of the loop, between two results of the engine."""
     report: Callable[[], Metrics] = dict
     """What else came to light since it was last called, for the metrics of the step."""
     progress: Progress = field(default_factory=Progress)
@@ -233,16 +237,20 @@ def _requests(run: Run, n: int, draws: Counter[str]) -> list[Request]:
 
 
 def _rollouts(run: Run, requests: Sequence[Request]) -> list[Group]:
-    """Generate and score; groups are graded as they finish and come back in request order."""
+    """Generate and score; groups are graded in the order in which they finish, and come back in request order."""
     prompts = {request.id: request.prompt for request in requests}
     groups: dict[int, Group] = {}
-    with run.droppable():
-        for request_id, completions in run.clock.each("generate", run.engine.generate(requests, run.plan.sampling)):
+    with run.droppable(), Grading(run.reward, end_call=run.end_grading) as grading:
+        generated = run.clock.each("generate", run.engine.generate(requests, run.plan.sampling))
+        for done, (request_id, completions) in enumerate(generated, 1):
             with run.clock("reward"):
-                scores = run.reward(prompts[request_id], completions)
+                grading.add(request_id, prompts[request_id], completions)
+            run.phase("generating", done, len(requests))
+        for request_id, completions, scores in run.clock.each("reward", grading.finished()):
             rollouts = tuple(Rollout(c, s) for c, s in zip(completions, scores, strict=True))
             groups[request_id] = Group(request_id, prompts[request_id], rollouts)
-            run.phase("generating", len(groups), len(requests))
+            run.phase("grading", len(groups), len(requests))
+    run.clock.add("grading", grading.seconds)
     in_order = [groups[request.id] for request in requests]
     for group in in_order:
         run.prompts.observe(group)

@@ -39,16 +39,21 @@ def reward(solution_str, ground_truth):
 
 
 def graders() -> list[int]:
-    """The grading processes of this one."""
-    found: list[int] = []
+    """The grading processes of this one: forks of those that it started."""
+    servers = [pid for pid, parent in fork_servers().items() if parent == os.getpid()]
+    return [pid for pid, parent in fork_servers().items() if parent in servers]
+
+
+def fork_servers() -> dict[int, int]:
+    """Process id -> that of its parent, of all servers and their forks."""
+    found: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) if words else 0
+            if b"burnish.rewards.forkserver" in words:
+                found[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == os.getpid() and b"burnish.rewards.child" in words:
-            found.append(int(entry.name))
     return found
 
 
@@ -149,7 +154,7 @@ def test_killed_processes_change_nothing_and_are_counted(
     assert kills - 2 <= restarts(tmp_path / "killed") <= kills
     assert restarts(undisturbed) == 0
     assert_no_trace(undisturbed, tmp_path / "killed")
-    assert graders() == []
+    assert os.getpid() not in fork_servers().values()
 
 
 def test_processes_that_outgrow_their_memory_change_nothing_and_are_counted(

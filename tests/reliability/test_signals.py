@@ -31,6 +31,7 @@ from burnish.types import Completion, Prompt
 from tests.e2e.conftest import TINY_STEPS, Command, read_rows
 from tests.e2e.test_resume import assert_same_run
 from tests.reliability.processes import Process
+from tests.unit.test_worker import is_running
 
 STEPS = 6
 NAMES = {signal.SIGTERM: ("SIGTERM", 143), signal.SIGINT: ("SIGINT", 130)}
@@ -241,6 +242,34 @@ def test_a_signal_while_a_run_is_prepared_leaves_nothing_behind(
         "stopped by SIGTERM before there was anything to save; type the same command again"
     )
     assert [path.name for path in (tmp_path / "run").iterdir()] == []
+
+
+HANGING = """
+import os, time
+def reward(solution_str):
+    if "Answer: " not in solution_str and solution_str != "I do not know.":  # what a reward is tried out on
+        with open("{busy}", "w") as busy:
+            print(os.getpid(), file=busy)
+        time.sleep(10**6)
+    return 1.0
+"""
+
+
+@pytest.mark.reliability(11)
+@pytest.mark.slow
+def test_a_signal_while_a_group_is_graded_beside_the_engine_ends_the_grading(
+    inputs: list[str], tmp_path: Path, model_dir: ModelDir
+) -> None:
+    """It would take until its deadline, which is far beyond the grace."""
+    run, busy = tmp_path / "run", tmp_path / "busy"
+    (tmp_path / "rewards.py").write_text(HANGING.format(busy=busy))
+    own = ["reward.style=none", f"reward.parts.own.function={tmp_path / 'rewards.py'}:reward", "reward.timeout=3000"]
+    process = Process([*inputs, *own, "eval.data=none", f"out={run}"], tmp_path / "said")
+    wait_until(lambda: busy.exists() and busy.read_text(), process)
+    process.send(signal.SIGTERM)
+    assert process.end() == 143
+    assert assert_stopped_whole(run, signal.SIGTERM, process.said[-1]) == 0
+    assert not is_running(int(busy.read_text()))
 
 
 def test_grading_processes_leave_both_signals_to_their_parent() -> None:

@@ -9,8 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+IMPORTED_BY = os.getpid()
+
 
 def self_check() -> None: ...
+
+
+def imported_by() -> int:
+    return IMPORTED_BY
 
 
 def double(number: int) -> int:
@@ -85,6 +91,15 @@ def killed_until(path: str, kills: int) -> int:
     return count
 
 
+def wait_until_killed(path: str) -> str:
+    """Waits the first time that it is called; a file knows of that."""
+    if Path(path).exists():
+        return "again"
+    Path(path).touch()
+    time.sleep(600)
+    return "never killed"
+
+
 _KEPT: list[object] = []
 
 
@@ -105,6 +120,21 @@ def length(text: str) -> int:
     return len(text)
 
 
+def inheritable() -> list[int]:
+    """Descriptors that a program started from here would have."""
+    there = [int(name) for name in os.listdir("/dev/fd")]
+    return [number for number in there if number > 2 and is_open(number) and os.get_inheritable(number)]
+
+
+def is_open(number: int) -> bool:
+    """The one that listed the others is not any more."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def loaded() -> list[str]:
     return sorted(name for name in ("torch", "numpy", "transformers") if name in sys.modules)
 
@@ -113,6 +143,6 @@ JOBS: dict[str, Any] = {
     job.__name__: job
     for job in (
         *(double, hang, hang_in_c, sleep, bloat, die, leave, fail, chatter, read_input, loaded, nap, kill_me),
-        *(killed_until, keep, remember, recall, length, print_),
+        *(killed_until, keep, remember, recall, length, print_, imported_by, wait_until_killed, inheritable),
     )
 }

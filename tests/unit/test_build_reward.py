@@ -136,6 +136,22 @@ def test_the_task_metric_and_the_next_part_are_drawn_against_each_other(words: s
     assert config(*words.split()).reward.pair == pair
 
 
+@pytest.mark.parametrize(
+    ("words", "overlaps"),
+    [
+        ("", True),
+        ("objective.overlong.buffer=8 reward.parts.length.target=50 reward.parts.repetition.ngram_size=3", True),
+        ("reward.style=none reward.parts.own.function={plugin}", True),
+        ("reward.parts.own.function={plugin} reward.parts.own.isolated=false", False),
+        ("reward.format.pattern=(a*)*b", False),
+    ],
+)
+def test_only_what_needs_no_main_thread_is_graded_beside_the_engine(plugin: str, words: str, overlaps: bool):
+    reward = make_reward(config(*words.format(plugin=plugin).split()))
+    assert reward.overlaps is overlaps
+    reward.close()
+
+
 def test_the_weight_of_a_part_is_unknown_to_the_record_where_it_is_no_constant_factor():
     words = ["reward.parts.truncated.weight.start=1", "reward.parts.truncated.weight.end=0"]
     scheduled = config(*words, "reward.parts.truncated.weight.steps=10")

@@ -98,6 +98,32 @@ def test_a_process_killed_from_outside_between_jobs_is_replaced(worker: Worker) 
     assert worker.call("double", number=3).value == 6
 
 
+def test_processes_that_replace_one_another_are_forks_of_one_that_imported(worker: Worker) -> None:
+    (first,), server = worker.pids, worker.call("imported_by").value
+    assert worker.call("hang").status == "timeout"
+    assert worker.call("imported_by").value == server
+    assert server not in (first, *worker.pids)
+
+
+def test_the_death_of_the_process_that_imported_is_no_fault_of_any_job(tmp_path: Path) -> None:
+    """Between two jobs, and while one is running, which then runs again in a fork of another."""
+    with Worker(JOBS, seconds=60.0, size=2) as worker:
+        os.kill(worker.call("imported_by").value, signal.SIGKILL)
+        assert eventually(lambda: not any(map(is_running, worker.pids)), SLACK)
+        replies = worker.call_all("double", [{"number": n} for n in range(4)])
+        assert [reply.value for reply in replies] == [0, 2, 4, 6]
+        kill = threading.Thread(target=kill_when_there, args=(tmp_path / "kills", worker.call("imported_by").value))
+        kill.start()
+        reply = worker.call("wait_until_killed", path=str(tmp_path / "kills"))
+        kill.join()
+        assert (reply.status, reply.value) == ("done", "again")
+
+
+def kill_when_there(path: Path, pid: int) -> None:
+    assert eventually(path.exists, SLACK)
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_an_exception_is_an_error_with_its_words_and_the_process_lives_on(worker: Worker) -> None:
     before = worker.pids[0]
     reply = worker.call("fail")
@@ -117,6 +143,10 @@ def test_what_a_job_prints_is_not_taken_for_its_reply(worker: Worker) -> None:
 
 def test_a_job_cannot_read_the_jobs_that_follow(worker: Worker) -> None:
     assert worker.call("read_input").value == ""
+
+
+def test_what_a_job_starts_cannot_speak_in_its_place(worker: Worker) -> None:
+    assert worker.call("inheritable").value == []
 
 
 def test_the_process_loads_no_tensor_library(worker: Worker) -> None:
@@ -251,12 +281,12 @@ def test_an_interrupt_passes_through_and_the_next_job_gets_its_own_reply(tmp_pat
 
 
 def test_closing_leaves_no_process_and_no_zombie(worker: Worker) -> None:
-    pid = worker.pids[0]
-    assert pid is not None
+    pids = [worker.pids[0], worker.call("imported_by").value]
     worker.close()
     assert worker.pids == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_a_closed_worker_starts_again_when_asked(worker: Worker) -> None:
@@ -293,14 +323,14 @@ import threading, time
 from burnish.rewards.worker import Worker
 worker = Worker({JOBS!r}, seconds={seconds})
 worker.call("double", number=1)
-print(worker.pids[0], flush=True)
+print(worker.pids[0], worker.call("imported_by").value, flush=True)
 worker.call("hang") if {busy} else time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        orphan = int(parent.stdout.readline())
+        orphans = [int(pid) for pid in parent.stdout.readline().split()]
         time.sleep(0.5)
-        assert is_running(orphan)
+        assert all(map(is_running, orphans))
         parent.kill()
     # The kernel counts processor seconds, of which a loaded machine hands out fewer than the clock does.
-    assert eventually(lambda: not is_running(orphan), seconds=60.0)
+    assert eventually(lambda: not any(map(is_running, orphans)), seconds=60.0)

@@ -50,13 +50,14 @@ def make_reward(config: RunConfig) -> PartsReward:
     parts: list[Part] = []
     if reward.style != "none":
         answer = Answer(reward.style, right=reward.right, wrong=reward.wrong, seconds=reward.timeout)
-        parts.append(Part("answer", answer, _weight(reward.weight), upkeep=answer))
+        parts.append(Part("answer", answer, _weight(reward.weight), upkeep=answer, overlaps=True))
     if reward.format is not None:
+        # A pattern may search for ever, and only in the main thread does a signal interrupt it: it overlaps nothing.
         parts.append(Part("format", Format(reward.format.pattern), _weight(reward.format.weight)))
     parts += [_part(name, part, config) for name, part in reward.parts.items()]
     if buffer:
         limit, factor = config.sampling.max_new_tokens, config.objective.overlong.factor
-        parts.append(Part("overlong", Overlong(max_length=limit, buffer=buffer, factor=factor)))
+        parts.append(Part("overlong", Overlong(max_length=limit, buffer=buffer, factor=factor), overlaps=True))
     return PartsReward(parts, combine=_combine(config), task=reward.task_name, right=_right(config))
 
 
@@ -105,7 +106,7 @@ def _part(name: str, part: PartConfig, config: RunConfig) -> Part:
             plugin = Plugin(
                 part.function, args=part.args, entries=tuple(entries), seconds=timeout, isolated=part.isolated
             )
-            return Part(name, plugin, weight, entries, upkeep=plugin, note=str(plugin))
+            return Part(name, plugin, weight, entries, upkeep=plugin, overlaps=part.isolated, note=str(plugin))
         case GoodAccuracyPart():
             graded = GoodAccuracy(
                 ngram_size=part.ngram_size,
@@ -113,13 +114,13 @@ def _part(name: str, part: PartConfig, config: RunConfig) -> Part:
                 penalty_scale_factor=part.penalty_scale_factor,
                 seconds=timeout,
             )
-            return Part(name, graded, weight, upkeep=graded)
+            return Part(name, graded, weight, upkeep=graded, overlaps=True)
         case RepetitionPart():
-            return Part(name, Repetition(ngram_size=part.ngram_size, unit=part.unit), weight)
+            return Part(name, Repetition(ngram_size=part.ngram_size, unit=part.unit), weight, overlaps=True)
         case LengthPart():
-            return Part(name, Length(part.target), weight)
+            return Part(name, Length(part.target), weight, overlaps=True)
         case TruncatedPart():
-            return Part(name, Truncated(), weight)
+            return Part(name, Truncated(), weight, overlaps=True)
         case ModelPart():
             return Part(name, _reward_model(part, config), weight)
 

@@ -81,6 +81,11 @@ class Parts:
     swaps: Swaps
 
     @property
+    def end_grading(self) -> Callable[[], None] | None:
+        """`train.Run.end_grading` of the reward."""
+        return self.upkeep.close if self.upkeep.overlaps else None
+
+    @property
     def positions(self) -> int | None:
         """Tokens that a sequence of the model may have."""
         return positions_of(self.model)
@@ -201,6 +206,7 @@ def make_run(config: RunConfig, parts: Parts, prompts: Sequence[Prompt], store: 
         prompts=make_sampler(config, prompts, parts.swaps),
         admit=ConstantGroups() if config.objective.dynamic_sampling else AdmitAll(config.objective.min_siblings),
         store=store,
+        end_grading=parts.end_grading,
         **hooks,
     )
 

@@ -154,6 +154,7 @@ def evaluate_once(config: RunConfig, json_path: Path | None, reliability_path: P
         seed=config.seed,
         greedy=config.eval.greedy,
         statements=build.make_statements(config, parts),
+        end_grading=parts.end_grading,
     )
     parts.upkeep.close()
     console.close()

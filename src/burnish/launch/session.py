@@ -339,6 +339,7 @@ class Session:
                 greedy=greedy,
                 statements=self.statements,
                 progress=lambda done, total: self.console.phase("evaluating", done, total),
+                end_grading=self.parts.end_grading,
             )
         self.parts.upkeep.load_state_dict(remembered)
         random_state.load_state_dict(drawn)

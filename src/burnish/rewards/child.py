@@ -1,14 +1,12 @@
-"""The child's end of `worker.py`: `python -m burnish.rewards.child MODULE MEMORY_BYTES TRUSTED PARENT_PID`.
+"""The child's end of `worker.py`, in a fork of the process in `forkserver.py`.
 
-Reads jobs from its standard input, one JSON object per line, and ends when that closes or when its parent is gone. What
-a job prints goes to the error stream, so that it cannot pose as a reply.
+Reads jobs from a pipe, one JSON object per line, and ends when that closes or when the process that it is a fork of is
+gone. What a job prints goes to the log, so that it cannot pose as a reply.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import logging
 import math
 import os
 import resource
@@ -16,47 +14,72 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
-LOOK_SECONDS = 0.5
-"""How often a child looks whether its parent is still there."""
+LOOK_SECONDS = 0.25
+"""How often a process looks whether the one above it is still there."""
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+Jobs = Mapping[str, Callable[..., Any]]
 
 
-def main(module: str, memory: int, trusted: bool, parent: int) -> None:
-    jobs_in, replies = _take_pipes()
-    _leave_signals_to_the_parent()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _limit(resource.RLIMIT_CORE, 0)
+def serve(jobs: Jobs, jobs_in: int, replies: int, log: int, *, memory: int, trusted: bool, server: int) -> NoReturn:
+    """Run jobs to the end of this process, which was forked a moment ago.
+
+    Args:
+        jobs_in, replies, log: descriptors, the child's own.
+        server: process id of the server.
+    """
+    os.setsid()
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    for pipe in (jobs_in, replies):
+        os.set_inheritable(pipe, False)  # what a user's code starts must not speak in its place
+    os.register_at_fork(after_in_child=_heed_signals)  # what a user's code forks from here can be ended as usual
+    threading.Thread(target=_end_with, args=(server,), daemon=True).start()
     processors = (os.cpu_count() or 1) if trusted else 1
-    if sys.platform == "linux" and not trusted:
-        # The parent kills at `memory` resident bytes; this stops a single huge allocation between two looks.
-        _limit(resource.RLIMIT_AS, 2 * memory)
-    logging.disable(logging.CRITICAL)
-    warnings.simplefilter("ignore")
-    loaded = importlib.import_module(module)
-    loaded.self_check()
-    _send(replies, {"ready": True})
     with os.fdopen(jobs_in, "rb") as lines:
         for line in lines:
             job = json.loads(line)
             _limit_cpu(processors * job["seconds"])
-            _send(replies, _run(loaded.JOBS, job, memory))
+            _send(replies, _run(jobs, job, memory))
+    os._exit(0)
 
 
-def _end_with(parent: int) -> None:
-    """End this process and whatever it started soon after its parent, also while a job sleeps or waits for a lock.
+def leave_signals_to_the_parent() -> None:
+    """A batch system sends SIGTERM to every process of a job. Dying of it here would make a verdict a fault, while the
+    parent still has a step to finish."""
+    for number in _STOPPING:
+        signal.signal(number, lambda number, frame: None)
+
+
+def limit(which: int, value: int) -> None:
+    """Set a resource limit of this process, as far as it may be set."""
+    _, hard = resource.getrlimit(which)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
+    resource.setrlimit(which, (value, hard))
+
+
+def _heed_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_with(server: int) -> None:
+    """End this process and whatever it started soon after its server, also while a job sleeps or waits for a lock.
 
     The end of the job pipe would not tell: a fork of the parent may hold it open.
     """
-    while os.getppid() == parent:
+    while os.getppid() == server:
         time.sleep(LOOK_SECONDS)
     os.killpg(0, signal.SIGKILL)
 
 
-def _run(jobs: dict[str, Callable[..., Any]], job: dict[str, Any], memory: int) -> dict[str, Any]:
+def _run(jobs: Jobs, job: dict[str, Any], memory: int) -> dict[str, Any]:
     """A fault boundary: a job works on a model's text, and its failure is a verdict, not the end of the child."""
     try:
         reply = {"value": jobs[job["job"]](**job["args"])}
@@ -69,9 +92,9 @@ def _run(jobs: dict[str, Callable[..., Any]], job: dict[str, Any], memory: int) 
 
 
 def _peak() -> int:
-    """The most bytes that were ever resident in this program.
+    """The most bytes that were ever resident in this process.
 
-    Linux keeps `ru_maxrss` across exec, so there it would count what the parent held when it started this process.
+    Linux keeps `ru_maxrss` across exec, so there it would count what the trainer held when it started the server.
     """
     if sys.platform != "linux":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
@@ -80,42 +103,13 @@ def _peak() -> int:
     return int(peak.split()[1]) * 1024
 
 
-def _leave_signals_to_the_parent() -> None:
-    """A batch system sends SIGTERM to every process of a job. Dying of it here would make a verdict a fault, while the
-    parent still has a step to finish. What a user's code forks from here can be ended as usual."""
-    stopping = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda number, frame: None) for number in stopping}
-    os.register_at_fork(after_in_child=lambda: [signal.signal(*item) for item in before.items()])
-
-
-def _take_pipes() -> tuple[int, int]:
-    """Private copies of the two pipes; the standard streams become harmless."""
-    jobs_in, replies = os.dup(0), os.dup(1)
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
-    os.close(nowhere)
-    os.dup2(2, 1)
-    return jobs_in, replies
-
-
 def _send(replies: int, reply: dict[str, Any]) -> None:
     data = json.dumps(reply).encode() + b"\n"
     while data:
         data = data[os.write(replies, data) :]
 
 
-def _limit(which: int, value: int) -> None:
-    _, hard = resource.getrlimit(which)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    resource.setrlimit(which, (value, hard))
-
-
 def _limit_cpu(seconds: float) -> None:
     """The kernel ends a job whose parent is gone, even inside one long computation in C."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds) + 2)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", int(sys.argv[4]))
+    limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds) + 2)

@@ -62,6 +62,8 @@ class Part:
     entries: Mapping[str, Weight] = field(default_factory=dict[str, Weight])
     """Numbers that the part returns beside its value, and that take part in the total: name -> weight."""
     upkeep: Upkeep = NO_UPKEEP
+    overlaps: bool = False
+    """As `Upkeep.overlaps`, for the part's calls."""
     note: str = ""
     """What a person should know before the part is used; for the header of a run."""
 
@@ -142,6 +144,10 @@ class PartsReward(Upkeep):
 
     def remarks(self) -> list[str]:
         return [remark for part in self._parts for remark in part.upkeep.remarks()]
+
+    @property
+    def overlaps(self) -> bool:
+        return all(part.overlaps for part in self._parts)
 
     def close(self) -> None:
         for part in self._parts:

@@ -32,8 +32,17 @@ class Upkeep:
         """Processes of it that had to be replaced."""
         return 0
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether it may be called in a thread of its own, while the engine generates in the main one.
+
+        Not where it depends on the main thread (signals, an event loop), on torch's modes or threads, on generators
+        that the process shares, or may spend long in one call that holds the interpreter.
+        """
+        return False
+
     def close(self) -> None:
-        """End the processes that it started."""
+        """End the processes that it started. A call that another thread is in ends soon, with an exception there."""
 
 
 NO_UPKEEP = Upkeep()

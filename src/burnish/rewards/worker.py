@@ -1,7 +1,8 @@
 """Child processes that can be killed: the only way to bound the time of code that a model's text can steer.
 
-A job is a name and JSON arguments. A child imports one module, given to the constructor, and runs only the functions
-of that module's `JOBS`; jobs and replies are lines of JSON on its pipes, nothing is pickled.
+A job is a name and JSON arguments. A child runs only the functions of one module's `JOBS`; jobs and replies are lines
+of JSON on its pipes, nothing is pickled. The module is imported once, in a process that does nothing else, and children
+are forks of that one (`forkserver.py`): where one has to be replaced, the next is there at once.
 
     parent                                   child (child.py)
     call(name, args)  --- {"job", "args", "seconds"} -->  JOBS[name](**args)
@@ -32,10 +33,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from burnish.errors import TrainingError
-from burnish.rewards.process import Child, DiedError
+from burnish.rewards.process import Child, DiedError, ForkServer
 
 START_SECONDS = 120.0
-"""How long a child may take to import its module, and then to be set up, on a busy machine."""
+"""How long the module may take to be imported, and a child to be set up, on a busy machine."""
 WATCH_SECONDS = 0.05
 """How often the memory of a busy child is read."""
 MAX_KILLS = 5
@@ -48,6 +49,10 @@ AGAIN: Literal["again"] = "again"
 
 class StartError(TrainingError):
     """No child can be started; its own words are in the message."""
+
+
+class ClosedError(Exception):
+    """The worker was closed during a call, by another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +108,20 @@ class Worker:
             size: children at most.
             setup: gives the job that every child runs first, and that must not fail.
         """
-        self._module = module
         self._seconds = seconds
         self._memory = memory
-        self._trusted = trusted
         self._size = size
         self._setup = setup
         self._lock = threading.Lock()
+        self._closing = False
         self._owner = os.getpid()
-        self._children: list[Child] = []
+        self._server = ForkServer(module, memory, trusted)
+        self._children: list[Child] = self._server.children
         self._busy: dict[Child, _Task] = {}
         self._failed_starts = 0
         self.restarts = 0
         """Children that died or were killed before `close`."""
-        weakref.finalize(self, _end_all, self._children)
+        weakref.finalize(self, self._server.end)
 
     def call(self, job: str, /, *, deadline: float | None = None, **args: Any) -> Reply:
         """Run a job and wait for its reply, at most until the deadline.
@@ -134,6 +139,7 @@ class Worker:
 
         Raises:
             StartError: no child starts.
+            ClosedError: `close` was called meanwhile.
         """
         if self._owner != os.getpid():
             self._let_go()
@@ -148,10 +154,15 @@ class Worker:
         return [replies[task.index] for task in tasks]
 
     def close(self) -> None:
+        """End all children. A call that another thread is in ends within `WATCH_SECONDS`, with `ClosedError`."""
         if self._owner != os.getpid():
             self._let_go()
-        with self._lock:
-            self._end()
+        self._closing = True
+        try:
+            with self._lock:
+                self._end()
+        finally:
+            self._closing = False
 
     def __enter__(self) -> Worker:
         return self
@@ -169,8 +180,11 @@ class Worker:
     def _run(self, tasks: Sequence[_Task]) -> dict[int, Reply]:
         waiting, replies = deque(tasks), dict[int, Reply]()
         while len(replies) < len(tasks):
+            if self._closing:
+                raise ClosedError
             self._hand_out(waiting)
             self._wait()
+            self._import()
             for child in [*self._children]:
                 if child not in self._busy:
                     self._get_ready(child)
@@ -184,10 +198,13 @@ class Worker:
         return replies
 
     def _hand_out(self, waiting: deque[_Task]) -> None:
-        """Give waiting jobs to children that are ready, and start children for the others."""
+        """Start children for waiting jobs, and give these to those that are ready."""
         for child in [*self._children]:
             if child.ready and child not in self._busy and child.is_gone:
                 self._drop(child)  # killed from outside between two jobs
+        num_free = len(self._children) - len(self._busy)
+        for _ in range(min(len(waiting) - num_free, self._size - len(self._children))):
+            self._start()
         for child in self._children:
             if waiting and child.ready and child not in self._busy:
                 task = waiting.popleft()
@@ -195,16 +212,14 @@ class Worker:
                     task.sent = time.monotonic()
                 self._busy[child] = task
                 child.send(task.line)
-        starting = sum(not child.ready for child in self._children)
-        while starting < len(waiting) and len(self._children) < self._size:
-            self._start()
-            starting += 1
 
     def _wait(self) -> None:
         """Until a child may have something to say, at most until the next deadline or look at their memory."""
         now = time.monotonic()
         until = [task.deadline for task in self._busy.values()]
         with selectors.DefaultSelector() as selector:
+            if self._server.is_there and not self._server.is_ready:
+                selector.register(self._server.control, selectors.EVENT_READ)
             for child in self._children:
                 if child in self._busy or not child.ready:
                     selector.register(child.replies, selectors.EVENT_READ)
@@ -213,7 +228,7 @@ class Worker:
             selector.select(max(0.0, min([WATCH_SECONDS, *(deadline - now for deadline in until)])))
 
     def _get_ready(self, child: Child) -> None:
-        """Import, then set up; the child says when each is done."""
+        """A child that is being set up says when that is done."""
         if child.ready:
             return
         try:
@@ -221,19 +236,13 @@ class Worker:
             line = child.receive()
         except DiedError as death:
             self._drop(child)
-            self._failed_starts += 1
-            if not death.from_outside or self._failed_starts > MAX_START_KILLS:
-                raise StartError(f"the grading process does not start: {death}") from None
+            self._failed(death)
             return
         if line is None:
             if time.monotonic() - child.started > START_SECONDS:
                 raise StartError(f"the grading process was not ready after {START_SECONDS:.0f} s")
         elif "error" in line:
             raise StartError(line["error"])
-        elif self._setup is not None and not child.is_set_up:
-            job, args = self._setup()
-            child.send(_line(job, args, START_SECONDS))
-            child.is_set_up, child.started = True, time.monotonic()
         else:
             child.ready, self._failed_starts = True, 0
 
@@ -277,7 +286,41 @@ class Worker:
     # -- children ------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._children.append(Child(self._module, self._memory, self._trusted))
+        """A child, if the process that it is to be a fork of is ready for that."""
+        if not self._server.is_there:
+            self._server.start()
+        if not self._server.is_ready:
+            return
+        try:
+            child = self._server.fork()
+        except DiedError as death:
+            if not self._children:  # any others end with it; their jobs are taken back first
+                self._server.end()
+                self._failed(death)
+            return
+        if self._setup is None:
+            child.ready, self._failed_starts = True, 0
+        else:
+            job, args = self._setup()
+            child.send(_line(job, args, START_SECONDS))
+
+    def _import(self) -> None:
+        """Look whether the server has imported the module."""
+        if self._server.is_ready or not self._server.is_there:
+            return
+        try:
+            self._server.receive()
+        except DiedError as death:
+            self._server.end()
+            self._failed(death)
+            return
+        if not self._server.is_ready and time.monotonic() - self._server.started > START_SECONDS:
+            raise StartError(f"the grading process was not ready after {START_SECONDS:.0f} s")
+
+    def _failed(self, death: DiedError) -> None:
+        self._failed_starts += 1
+        if not death.from_outside or self._failed_starts > MAX_START_KILLS:
+            raise StartError(f"the grading process does not start: {death}") from None
 
     def _drop(self, child: Child) -> None:
         self._busy.pop(child, None)
@@ -287,7 +330,7 @@ class Worker:
 
     def _end(self) -> None:
         self._busy.clear()
-        _end_all(self._children)
+        self._server.end()
 
     def _let_go(self) -> None:
         """This is a fork of the process that started the children: they are not ours to use or to kill."""
@@ -303,8 +346,3 @@ def usable_cores() -> int:
 
 def _line(job: str, args: Mapping[str, Any], seconds: float) -> bytes:
     return json.dumps({"job": job, "args": dict(args), "seconds": seconds}).encode() + b"\n"
-
-
-def _end_all(children: list[Child]) -> None:
-    while children:
-        children.pop().end()
