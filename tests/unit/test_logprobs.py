@@ -96,7 +96,7 @@ def test_gradients_agree_with_finite_differences_in_double_precision():
     weight = torch.randn(6, 3, generator=draw, dtype=torch.float64)
     tokens = torch.tensor([0, 5, 2, 2])
     head = Head(weight.float().requires_grad_(), None, temperature=0.7, softcap=2.0)
-    token_logprobs(hidden.float(), tokens, head, rows=3)[0].sum().backward()
+    token_logprobs(hidden.float().requires_grad_(), tokens, head, rows=3)[0].sum().backward()
     slope = head.weight_VD.grad
     assert slope is not None
 

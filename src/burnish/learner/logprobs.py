@@ -63,19 +63,18 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities [N], entropies [N] and tracked log-probabilities [N, J], all float32 and differentiable.
 
-    Never above 0. Differentiable once, with respect to the hidden states; `backward` adds the gradients of the head's
-    weight and bias to their `.grad`.
+    Never above 0. Differentiable once, and to autograd functions of the hidden states alone: the backward pass adds the
+    gradients of the head's weight and bias to their `.grad` itself, where they require one. Hooks do not see those.
 
     Args:
-        hidden_ND: the state that predicts each token (of the position before it).
+        hidden_ND: the state that predicts each token (of the position before it); it requires a gradient if the head is
+            to get one.
         tokens_N: int64.
         tracked_ids: J token ids to report for every position.
         rows: rows per chunk; None takes `head.rows_per_chunk`.
     """
     tracked_J = torch.tensor(tracked_ids, dtype=torch.int64, device=hidden_ND.device)
-    return _TokenLogprobs.apply(
-        hidden_ND, head.weight_VD, head.bias_V, tokens_N, tracked_J, head, rows or head.rows_per_chunk
-    )  # pyright: ignore[reportReturnType]
+    return _TokenLogprobs.apply(hidden_ND, tokens_N, tracked_J, head, rows or head.rows_per_chunk)  # pyright: ignore[reportReturnType]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -83,8 +82,6 @@ class _TokenLogprobs(torch.autograd.Function):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any,
         hidden_ND: Tensor,
-        _weight_VD: Tensor,
-        _bias_V: Tensor | None,
         tokens_N: Tensor,
         tracked_J: Tensor,
         head: Head,
@@ -100,7 +97,7 @@ class _TokenLogprobs(torch.autograd.Function):
             chunk = _Chunk(hidden_ND[cut], weight, tokens_N[cut], tracked_J, head)
             logprobs_N[cut], entropy_N[cut], tracked_NJ[cut] = chunk.logprobs_C, chunk.entropy_C, chunk.tracked_CJ
         ctx.save_for_backward(hidden_ND, tokens_N, tracked_J)
-        ctx.chunk = chunk if n <= rows and any(ctx.needs_input_grad) else None
+        ctx.chunk = chunk if n <= rows and ctx.needs_input_grad[0] else None
         ctx.head, ctx.rows = head, rows
         ctx.set_materialize_grads(False)
         return logprobs_N, entropy_N, tracked_NJ
@@ -112,10 +109,8 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         hidden_ND, tokens_N, tracked_J = ctx.saved_tensors
         head: Head = ctx.head
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        by_hidden_ND = torch.zeros_like(hidden_ND) if wants_hidden else None
-        by_weight_VD = _accumulated(head.weight_VD) if wants_weight else None
-        by_bias_V = _accumulated(head.bias_V) if wants_bias and head.bias_V is not None else None
+        by_hidden_ND = torch.empty_like(hidden_ND)
+        by_weight_VD, by_bias_V = _accumulated(head.weight_VD), _accumulated(head.bias_V)
         weight = head.weight_VD.to(head.dtype)
         chunk, ctx.chunk = ctx.chunk, None
         for cut in _slices(len(hidden_ND), ctx.rows):
@@ -127,14 +122,13 @@ class _TokenLogprobs(torch.autograd.Function):
             )
             chunk = None
             operand_CV = by_logit_CV.to(head.dtype)
-            if by_hidden_ND is not None:
-                by_hidden_ND[cut] = _product(operand_CV, weight).to(hidden_ND.dtype)
+            by_hidden_ND[cut] = _product(operand_CV, weight)
             if by_weight_VD is not None:
                 _add_product(by_weight_VD, operand_CV.T, hidden_ND[cut].to(head.dtype))
             if by_bias_V is not None:
                 by_bias_V += by_logit_CV.sum(dim=0)
             del by_logit_CV, operand_CV
-        return by_hidden_ND, None, None, None, None, None, None
+        return by_hidden_ND, None, None, None, None
 
 
 class _Chunk:
@@ -218,8 +212,10 @@ def _slices(n: int, rows: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
 
 
-def _accumulated(parameter: Tensor) -> Tensor:
-    """Its `.grad`, to be added to."""
+def _accumulated(parameter: Tensor | None) -> Tensor | None:
+    """Its `.grad`, to be added to; None where it is not trained."""
+    if parameter is None or not parameter.requires_grad:
+        return None
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
