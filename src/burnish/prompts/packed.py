@@ -5,12 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import overload
 
 from burnish.types import Prompt
 
 _encode = json.JSONEncoder(sort_keys=True).encode
+
+
+def quoted(text: str | None) -> str:
+    """As `json.dumps` writes it. An encoder, made anew for every object, takes longer than the text that it encodes."""
+    return "null" if text is None else encode_basestring_ascii(text)
+
+
+def as_list(messages: Sequence[Mapping[str, str]]) -> str:
+    """As `json.dumps(messages, sort_keys=True)` writes them."""
+    return f"[{', '.join(map(_as_object, messages))}]"
+
+
+def _as_object(message: Mapping[str, str]) -> str:
+    return f"{{{', '.join([f'{quoted(key)}: {quoted(message[key])}' for key in sorted(message)])}}}"
 
 
 class PackedPrompts(Sequence[Prompt]):
@@ -27,7 +42,9 @@ class PackedPrompts(Sequence[Prompt]):
 
     def append(self, prompt: Prompt) -> None:
         """Raises TypeError if `meta` holds what JSON has no word for."""
-        line = _encode((prompt.id, prompt.messages, prompt.text, prompt.answer, prompt.meta)).encode() + b"\n"
+        messages, meta = as_list(prompt.messages), _encode(prompt.meta) if prompt.meta else "{}"
+        values = (quoted(prompt.id), messages, quoted(prompt.text), quoted(prompt.answer), meta)
+        line = f"[{', '.join(values)}]\n".encode()
         self._text += line
         self._ends.append(len(self._text))
         self._digest.update(line)
