@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from benchmarks.growth import Axis, Panel, number
 from benchmarks.growth_points import Point
 from burnish.plots.curves import BLUE, FAINT, INK, ORANGE, dress, write_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 COLORS = (BLUE, ORANGE)
 
 
 def draw(axis: Axis, points: Sequence[Point], out: Path) -> Path:
     """Draw the panels of an axis side by side into `out`; returns it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9.0, 3.1), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     for chart, panel in zip(figure.subplots(1, len(axis.panels)), axis.panels, strict=True):
@@ -45,9 +43,10 @@ def _panel(chart: Axes, panel: Panel, points: Sequence[Point]) -> None:
     if panel.log:
         chart.set_yscale("log")
         chart.set_ylim(lowest / 3, highest * 3)
+        chart.yaxis.set_minor_locator(NullLocator())
     else:
         chart.set_ylim(0, highest * 1.25)
-        chart.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    chart.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     _mark_sizes(chart, sizes)
     if len(rows) > 1:
         chart.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
@@ -68,10 +67,7 @@ def _write(chart: Axes, size: float, value: float, *, color: str, above: bool) -
 
 def _mark_sizes(chart: Axes, sizes: Sequence[float]) -> None:
     """A logarithmic axis whose marks are the sizes that were measured."""
-    from matplotlib.ticker import NullFormatter, NullLocator
-
     chart.set_xscale("log")
     chart.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
     chart.xaxis.set_minor_locator(NullLocator())
-    chart.xaxis.set_minor_formatter(NullFormatter())
     chart.margins(x=0.08)

@@ -29,7 +29,7 @@ from burnish.overrides import validate
 
 SECONDS = 12.0
 """After so many no further step is made."""
-STEPS = 5
+STEPS = 9
 """At most."""
 SEQUENCES = 128
 """Of a step, where the axis is not about their number."""

@@ -63,6 +63,7 @@ def test_every_axis_is_drawn_and_has_its_place_in_the_page(tmp_path: Path, name:
     points = [{"size": size, **{key: float(size + i) for i, key in enumerate(keys)}} for size in axis.sizes]
     picture = draw(axis, points, tmp_path / "images" / "chart.png")
     assert imread(picture).shape[1] == 900
+    assert (growth.IMAGES / f"growth-{name}.png").is_file()
     assert f"<!-- bench growth-{name} -->" in DOC.read_text(encoding="utf-8")
 
 
