@@ -21,11 +21,12 @@ def quoted(text: str | None) -> str:
 
 def as_list(messages: Sequence[Mapping[str, str]]) -> str:
     """As `json.dumps(messages, sort_keys=True)` writes them."""
-    return f"[{', '.join(map(_as_object, messages))}]"
+    return f"[{', '.join([_as_object(message) for message in messages])}]"
 
 
 def _as_object(message: Mapping[str, str]) -> str:
-    return f"{{{', '.join([f'{quoted(key)}: {quoted(message[key])}' for key in sorted(message)])}}}"
+    pairs = [f"{quoted(key)}: {quoted(text)}" for key, text in sorted(message.items())]
+    return f"{{{', '.join(pairs)}}}"
 
 
 class PackedPrompts(Sequence[Prompt]):
@@ -38,21 +39,18 @@ class PackedPrompts(Sequence[Prompt]):
     def __init__(self) -> None:
         self._text = bytearray()
         self._ends = array("Q")
-        self._digest = hashlib.sha256()
 
     def append(self, prompt: Prompt) -> None:
         """Raises TypeError if `meta` holds what JSON has no word for."""
-        messages, meta = as_list(prompt.messages), _encode(prompt.meta) if prompt.meta else "{}"
-        values = (quoted(prompt.id), messages, quoted(prompt.text), quoted(prompt.answer), meta)
-        line = f"[{', '.join(values)}]\n".encode()
-        self._text += line
+        asked = f"{quoted(prompt.id)}, {as_list(prompt.messages)}, {quoted(prompt.text)}"
+        meta = _encode(prompt.meta) if prompt.meta else "{}"
+        self._text += f"[{asked}, {quoted(prompt.answer)}, {meta}]\n".encode()
         self._ends.append(len(self._text))
-        self._digest.update(line)
 
     @property
     def fingerprint(self) -> str:
         """sha256 of all that a run sees of its prompts, in order. Editing, adding or reordering prompts changes it."""
-        return self._digest.hexdigest()
+        return hashlib.sha256(self._text).hexdigest()
 
     def __len__(self) -> int:
         return len(self._ends)
