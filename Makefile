@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 BENCH := .venv-bench
 VLLM := .venv-bench-vllm
 
-.PHONY: train test check reliability bench bench-step bench-reliability clean
+.PHONY: train test check reliability bench bench-all bench-step bench-growth bench-gpu bench-reliability clean
 
 test check reliability: export OMP_NUM_THREADS = 1  # two test processes on two cores
 
@@ -30,8 +30,21 @@ reliability: $(STAMP)  ## everything that may go wrong, as often as promised: ab
 bench: $(STAMP) $(BENCH)/.installed $(VLLM)/.tried  ## whole steps against TRL, rollouts against vLLM
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
+# Turns of fewer steps where a step is long: about 75 minutes in all.
+bench-all: $(STAMP) $(BENCH)/.installed $(VLLM)/.tried  ## every table of docs/performance.md, one after the other
+	for threads in 1 2; do \
+		$(BIN)/python -m benchmarks.peers --model tiny --threads $$threads --pairs 5 $(ARGS) && \
+		$(BIN)/python -m benchmarks.peers --model small --threads $$threads --pairs 3 --steps 1 $(ARGS) || exit 1; \
+	done
+
 bench-step: $(STAMP)  ## each part of a step against the plain way, without a peer
 	$(BIN)/python -m benchmarks.step $(ARGS)
+
+bench-growth: $(STAMP)  ## what becomes of the cost when groups, lengths, batch, vocabulary, data or record grow
+	$(BIN)/python -m benchmarks.growth $(ARGS)
+
+bench-gpu: $(STAMP)  ## a 0.5B model in bfloat16 on a GPU, against the plain way and TRL where it is installed
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 bench-reliability: $(STAMP) $(BENCH)/.installed  ## the same faults here and in TRL
 	$(BIN)/python -m benchmarks.peer_reliability $(ARGS)

@@ -7,7 +7,9 @@ first step warms up and is not reported. Seconds are kept twice: of the wall, an
 from __future__ import annotations
 
 import json
+import re
 import resource
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 WARM_UP = 1
+STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,26 @@ class Stopwatch:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    """The most memory that this process has held so far, in MB.
+
+    Linux hands `ru_maxrss` on from a process to the programs that it starts, so that a child of a large parent seems
+    large; the high-water mark in /proc is the program's own.
+    """
+    if STATUS.exists():
+        return _status_mb("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def resident_mb() -> float:
+    """The memory that this process holds now, in MB; where there is no /proc, the most that it has held."""
+    return _status_mb("VmRSS") if STATUS.exists() else peak_mb()
+
+
+def _status_mb(name: str) -> float:
+    found = re.search(rf"^{name}:\s*(\d+) kB$", STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"{STATUS} has no {name}"
+    return int(found[1]) * 1024 / 1e6
 
 
 def report(steps: list[Step], *, loaded_mb: float, versions: dict[str, str]) -> None:

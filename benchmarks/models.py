@@ -24,6 +24,7 @@ PAD, EOS = 0, 1
 END_CHANCE = 0.025
 MAX_NEW_TOKENS = 256
 PROMPT_TOKENS = (16, 48)
+POSITIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,27 @@ SHAPES = {
 
 def build(name: str) -> Qwen2ForCausalLM:
     """The model in float32, in evaluation mode, the same weights every time."""
-    shape = SHAPES[name]
+    return of_shape(SHAPES[name])
+
+
+def of_shape(shape: Shape, *, end_chance: float = END_CHANCE, positions: int = POSITIONS) -> Qwen2ForCausalLM:
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
             num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-            max_position_embeddings=1024, tie_word_embeddings=False, bos_token_id=None, eos_token_id=EOS,
+            max_position_embeddings=positions, tie_word_embeddings=False, bos_token_id=None, eos_token_id=EOS,
             pad_token_id=PAD,
         )
     ).eval()  # fmt: skip
-    _build_in_the_end(model)
+    _build_in_the_end(model, end_chance)
     model.generation_config.eos_token_id = EOS
     model.generation_config.pad_token_id = PAD
     return model
 
 
 @torch.no_grad()
-def _build_in_the_end(model: Qwen2ForCausalLM) -> None:
+def _build_in_the_end(model: Qwen2ForCausalLM, chance: float) -> None:
     """Make the first direction of the residual stream constant, and let it alone decide the logit of EOS."""
     vocabulary = model.config.vocab_size
     model.model.embed_tokens.weight[:, 0] = 4.0
@@ -79,7 +83,7 @@ def _build_in_the_end(model: Qwen2ForCausalLM) -> None:
     logits = model.lm_head(hidden)
     others = torch.logsumexp(logits[..., torch.arange(vocabulary) != EOS], -1).mean()
     head[EOS] = 0.0
-    head[EOS, 0] = (others + torch.logit(torch.tensor(END_CHANCE))) / hidden[..., 0].mean()
+    head[EOS, 0] = (others + torch.logit(torch.tensor(chance))) / hidden[..., 0].mean()
 
 
 def tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:

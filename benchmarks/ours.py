@@ -22,6 +22,7 @@ import transformers
 import burnish
 from benchmarks.measure import Job, Step, Stopwatch, peak_mb, report
 from benchmarks.models import as_text
+from benchmarks.rig import compared
 from burnish import build
 from burnish.overrides import validate
 from burnish.protocols import PromptSampler
@@ -73,19 +74,16 @@ def parity(prompt: Prompt, completions: Sequence[Completion], /) -> list[Score]:
 
 
 def configured(job: Job, dtype: str) -> Any:
-    """Defaults, but for what the comparison fixes: sizes, one update per step, the loss without its companions."""
+    """Defaults, but for sizes and what all comparisons fix."""
+    fixed = compared(job.max_new_tokens, dtype=dtype)
+    sizes = {"prompts_per_step": job.prompts_per_step, "group_size": job.group_size}
     return validate(
-        {
+        fixed
+        | {
             "seed": job.seed,
-            "model": {"path": job.model, "dtype": dtype},
-            "data": {"train": "unused", "template": False},
-            "sampling": {
-                "prompts_per_step": job.prompts_per_step,
-                "group_size": job.group_size,
-                "max_new_tokens": job.max_new_tokens,
-            },
-            "objective": {"name": "dapo", "dual_clip": None, "dynamic_sampling": False, "overlong": {"buffer": 0}},
-            "train": {"steps": job.steps, "updates_per_step": 1, "threads": job.threads},
+            "model": fixed["model"] | {"path": job.model},
+            "sampling": fixed["sampling"] | sizes,
+            "train": fixed["train"] | {"steps": job.steps, "threads": job.threads},
         }
     )
 

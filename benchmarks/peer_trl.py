@@ -74,14 +74,15 @@ def parity(completion_ids: list[list[int]], **columns: Any) -> list[float]:
     return [float(len(ids) % 2) for ids in completion_ids]
 
 
-def measure(job: Job, variant: str) -> None:
+def trained(job: Job, variant: str, *, use_cpu: bool = True) -> tuple[float, list[Step]]:
+    """Memory held once the model is there, in MB, and all steps."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(job.model)  # AutoTokenizer takes it for Qwen2's own
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32)
     loaded_mb = peak_mb()
     rows = job.prompts_per_step * job.group_size
     with tempfile.TemporaryDirectory() as folder:
         arguments = GRPOConfig(
-            output_dir=folder, use_cpu=True, seed=job.seed, max_steps=job.steps,
+            output_dir=folder, use_cpu=use_cpu, seed=job.seed, max_steps=job.steps,
             per_device_train_batch_size=job.rows_per_piece, gradient_accumulation_steps=rows // job.rows_per_piece,
             num_generations=job.group_size, max_completion_length=job.max_new_tokens, temperature=1.0,
             loss_type="dapo", epsilon=0.2, epsilon_high=0.28, beta=0.0, learning_rate=1e-6,
@@ -99,8 +100,13 @@ def measure(job: Job, variant: str) -> None:
         laps = Laps(trainer, rows)
         trainer.add_callback(laps)
         trainer.train()
+    return loaded_mb, laps.steps
+
+
+def measure(job: Job, variant: str) -> None:
+    loaded_mb, steps = trained(job, variant)
     versions = {"trl": trl.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    report(laps.steps, loaded_mb=loaded_mb, versions=versions)
+    report(steps, loaded_mb=loaded_mb, versions=versions)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 def generate(model: PreTrainedModel, prompts: Sequence[Sequence[int]], group_size: int, max_new_tokens: int) -> int:
     """Sample `group_size` completions of every prompt in one padded batch; returns the number of tokens drawn."""
     rows = [prompt for prompt in prompts for _ in range(group_size)]
-    ids_BT, attention_BT = _left_padded(rows)
+    ids_BT, attention_BT = (tensor.to(model.device) for tensor in _left_padded(rows))
     eos = model.generation_config.eos_token_id
     out_BT = model.generate(
         ids_BT, attention_mask=attention_BT, do_sample=True, top_k=0, max_new_tokens=max_new_tokens, pad_token_id=eos
@@ -41,13 +41,13 @@ def update(
     for start in range(0, len(completions), rows_per_piece):
         piece = slice(start, start + rows_per_piece)
         rows = [[*p, *c] for p, c in zip(prompts[piece], completions[piece], strict=True)]
-        ids_BT, attention_BT = _right_padded(rows)
+        ids_BT, attention_BT = (tensor.to(model.device) for tensor in _right_padded(rows))
         logits_BTV = model(ids_BT, attention_mask=attention_BT, use_cache=False).logits[:, :-1]
         logprobs_BT = logits_BTV.log_softmax(-1).gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=model.device)
         for b, (prompt, completion) in enumerate(zip(prompts[piece], completions[piece], strict=True)):
             first = len(prompt) - 1
-            ratio_T = (logprobs_BT[b, first : first + len(completion)] - old_logprobs[start + b]).exp()
+            ratio_T = (logprobs_BT[b, first : first + len(completion)] - old_logprobs[start + b].to(model.device)).exp()
             advantage = advantages[start + b]
             clipped_T = ratio_T.clamp(1 - clip[0], 1 + clip[1])
             loss = loss - torch.minimum(ratio_T * advantage, clipped_T * advantage).sum() / num_tokens

@@ -12,29 +12,23 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from array import array
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks import models, reference
-from burnish.batch import collate
-from burnish.learner.local import LocalLearner
-from burnish.learner.schedule import make_schedule
-from burnish.objective import clipped_objective
-from burnish.protocols import Publication
-from burnish.rollout.local import LocalEngine
-from burnish.types import Completion, Group, Prompt, Request, Rollout, Sampling, Score
+from benchmarks.rig import Rig, completions, num_tokens
+from burnish.batch import Prepared
+from burnish.types import Completion
+
+T = TypeVar("T")
+Seconds = dict[str, list[tuple[float, float]]]
+"""Part -> CPU seconds per token of each pair: the plain way's, ours."""
 
 
-class Numbers:
-    """A tokenizer of numbers: enough for an engine that shows no text."""
-
-    def decode(self, ids: Sequence[int], **options: bool) -> str:
-        return " ".join(map(str, ids))
-
-
-def timed(work: Callable[[], object]) -> tuple[float, object]:
+def timed(work: Callable[[], T]) -> tuple[float, T]:
     started = time.process_time()
     result = work()
     return time.process_time() - started, result
@@ -56,62 +50,38 @@ def bench(pairs: int, num_prompts: int, group_size: int, max_new_tokens: int) ->
     """Print the table; returns the median ratio of each part."""
     model = models.build("tiny")
     prompts = models.prompts(models.SHAPES["tiny"].vocabulary, num_prompts)
-    engine = LocalEngine(Numbers(), lambda prompt: array("i", prompt.meta["ids"]), eos_ids={models.EOS}, slots=512)
-    engine.load(Publication(0, model))
-    objective = clipped_objective(
-        advantage="standardized", reduction="token_mean", clip_low=0.2, clip_high=0.28, dual_clip=None,
-        max_new_tokens=max_new_tokens,
-    )  # fmt: skip
-    learner = LocalLearner(
-        model, None, objective, temperature=1.0, tokens_per_piece=8192, learning_rate=1e-4, betas=(0.9, 0.99),
-        eps=1e-8, weight_decay=0.0, max_grad_norm=1.0, schedule=make_schedule("constant", 0, 1),
-    )  # fmt: skip
-    seconds: dict[str, list[tuple[float, float]]] = {"generate": [], "update": []}
-    for pair in range(pairs + 1):  # the first warms up
-        plain_generate, plain_tokens = timed(lambda: reference.generate(model, prompts, group_size, max_new_tokens))
-        ours_generate, groups = timed(lambda seed=pair: _rollouts(engine, prompts, group_size, max_new_tokens, seed))
-        completions = [r.completion for group in groups for r in group.rollouts]
-        tokens = sum(len(c.token_ids) for c in completions)
-        batch = objective.prepare(collate(groups))
-        scores = batch.advantages_N[batch.batch.position_N == 0].tolist()
-        plain_update, _ = timed(
-            lambda done=completions, scores=scores: reference.update(
-                model,
-                [c.prompt_ids for c in done],
-                [c.token_ids for c in done],
-                [torch.tensor(c.logprobs) for c in done],
-                scores,
-                rows_per_piece=32,
-            )
-        )
+    rig = Rig(model, max_new_tokens=max_new_tokens)
+    seconds: Seconds = {"generate": [], "update": []}
+    for pair in range(pairs + 1):
+        asked = prompts if pair else prompts[:2]  # the first warms up
+        plain, plain_tokens = timed(lambda ids=asked: reference.generate(model, ids, group_size, max_new_tokens))
+        ours, groups = timed(lambda ids=asked, seed=pair: rig.generate(ids, group_size=group_size, seed=seed))
+        tokens = num_tokens(groups)
+        prepared, done = rig.prepare(groups), completions(groups)
+        plain_update, _ = timed(lambda done=done, prepared=prepared: plain_gradient(model, done, prepared))
         model.zero_grad()
-        ours_update, _ = timed(lambda batch=batch: learner.forward_backward(batch))
+        ours_update, _ = timed(lambda prepared=prepared: rig.learner.forward_backward(prepared))
         model.zero_grad()
         if pair:
-            seconds["generate"].append((plain_generate / plain_tokens, ours_generate / tokens))
+            seconds["generate"].append((plain / plain_tokens, ours / tokens))
             seconds["update"].append((plain_update / tokens, ours_update / tokens))
     return _table(seconds)
 
 
-def _rollouts(
-    engine: LocalEngine, prompts: Sequence[Sequence[int]], group_size: int, max_new_tokens: int, seed: int
-) -> list[Group]:
-    requests = [
-        Request(
-            p,
-            Prompt(str(p), meta={"ids": ids}),
-            tuple(range(1000 * seed + 100 * p, 1000 * seed + 100 * p + group_size)),
-        )
-        for p, ids in enumerate(prompts)
-    ]
-    found: dict[int, tuple[Completion, ...]] = dict(engine.generate(requests, Sampling(max_new_tokens=max_new_tokens)))
-    return [
-        Group(r.id, r.prompt, tuple(Rollout(c, Score(float(len(c.token_ids) % 2))) for c in found[r.id]))
-        for r in requests
-    ]
+def plain_gradient(model: PreTrainedModel, done: Sequence[Completion], prepared: Prepared, rows: int = 32) -> None:
+    """`reference.update` on what was prepared for ours: the same tokens, the same advantages."""
+    batch = prepared.batch
+    reference.update(
+        model,
+        [c.prompt_ids for c in done],
+        [c.token_ids for c in done],
+        list(batch.old_logprobs_N.split(batch.lengths_B.tolist())),
+        prepared.advantages_N[batch.position_N == 0].tolist(),
+        rows_per_piece=rows,
+    )
 
 
-def _table(seconds: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
+def _table(seconds: Seconds) -> dict[str, float]:
     seconds["step"] = [(g[0] + u[0], g[1] + u[1]) for g, u in zip(seconds["generate"], seconds["update"], strict=True)]
     ratios = {}
     print(f"{'part':10} {'plain us/token':>15} {'ours us/token':>15} {'ratio (median, range)':>26}")

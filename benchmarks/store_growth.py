@@ -2,9 +2,9 @@
 
     python -m benchmarks.store_growth --rollouts 1000000
 
-Fills a record step by step and measures the first steps and the last ones: CPU seconds, instructions of SQLite's
-virtual machine (which grow with every row that is looked at, and do not depend on the machine), bytes written to the
-log. A step that costs more at the end than at the beginning has an index too few or too many.
+Fills a record step by step and measures some steps on the way: CPU seconds, instructions of SQLite's virtual machine
+(which grow with every row that is looked at, and do not depend on the machine), bytes written to the log. A step that
+costs more at the end than at the beginning has an index too few or too many.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 from tests.recorded import learning_step, store_at
@@ -27,7 +28,7 @@ from burnish.types import Judged
 PROMPTS = 17_000
 """Distinct prompts, about as many as DAPO's training set has; a step visits some of them."""
 MEASURED = 5
-"""Steps measured at either end."""
+"""Steps measured at each point."""
 OPS = 100
 """Instructions between two counts."""
 
@@ -44,19 +45,25 @@ class Cost:
     log_bytes: int
 
 
-def costs(path: Path, *, rollouts: int, groups: int = 64, group_size: int = 16) -> tuple[list[Cost], list[Cost]]:
-    """Costs of the first steps, after one to warm up, and of the last, when `rollouts` are stored."""
+def costs(path: Path, *, at: Sequence[int], groups: int = 64, group_size: int = 16) -> list[list[Cost]]:
+    """Costs of the `MEASURED` steps from each number of stored rollouts on; the first step of all warms up.
+
+    Args:
+        at: ascending, and at least that many steps apart.
+    """
     per_step = groups * group_size
-    first, last = list[Cost](), list[Cost]()
+    assert all(after - before >= MEASURED * per_step for before, after in pairwise(at)), "steps would count twice"
+    found: list[list[Cost]] = [[] for _ in at]
+    left = deque(zip(at, found, strict=True))
     with store_at(path) as store:
         for index, step in enumerate(_steps(groups, group_size)):
             stored = index * per_step
-            if 1 <= index <= MEASURED:
-                first.append(_measured(store, step, stored))
-            elif stored >= rollouts:
-                last.append(_measured(store, step, stored))
-                if len(last) == MEASURED:
-                    return first, last
+            if index and stored >= left[0][0]:
+                left[0][1].append(_measured(store, step, stored))
+                if len(left[0][1]) == MEASURED:
+                    left.popleft()
+                if not left:
+                    return found
             else:
                 store.record(step)
     raise AssertionError("steps never end")
@@ -101,7 +108,7 @@ def main() -> None:
     rollouts = parser.parse_args().rollouts
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.sqlite"
-        first, last = costs(path, rollouts=rollouts)
+        first, last = costs(path, at=(0, rollouts))
         file_bytes = path.stat().st_size
     print(
         f"{'stored rollouts':>16} {'CPU ms':>8} {'instructions':>13} {'log bytes':>12}   of one step of 1,024, medians"

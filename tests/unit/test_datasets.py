@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -399,6 +400,17 @@ def test_an_id_stays_when_the_rows_around_it_or_the_suffix_change(file: Path) ->
     after = load(file, suffix="!")
     assert [prompt.id for prompt in before.prompts] == [prompt.id for prompt in after.prompts][:0:-1]
     assert len({prompt.id for prompt in after.prompts}) == 4
+
+
+def test_an_id_is_a_hash_of_prompt_and_answer_as_json(file: Path) -> None:
+    rows = [
+        GOOD,
+        {"prompt": [{"role": "user", "content": "\u00fc\n"}, {"role": "user", "content": '"'}], "answer": "2"},
+    ]
+    for row in rows:
+        file.write_text(lines(row))
+        written = json.dumps([row["prompt"], row["answer"]], sort_keys=True)
+        assert load(file).prompts[0].id == hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
 def test_rows_with_the_same_prompt_and_answer_are_dropped_or_kept_under_ids_of_their_own(file: Path) -> None:

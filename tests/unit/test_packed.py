@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tracemalloc
 
 import pytest
@@ -43,6 +45,12 @@ def test_the_fingerprint_tells_order_and_content_apart():
     assert made == fingerprint(PROMPTS)
     assert made != fingerprint(PROMPTS[::-1])
     assert made != fingerprint(PROMPTS[:2])
+
+
+def test_the_fingerprint_is_that_of_the_prompts_as_json_lines():
+    rows = [(p.id, p.messages, p.text, p.answer, p.meta) for p in PROMPTS]
+    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    assert fingerprint(PROMPTS) == hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_a_prompt_takes_little_more_than_its_text():

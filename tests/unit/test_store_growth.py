@@ -13,7 +13,7 @@ GROUPS, PAGE = 64, 4096
 
 @pytest.mark.slow
 def test_a_step_costs_the_same_with_thirty_times_as_much_in_the_record(tmp_path: Path):
-    first, last = costs(tmp_path / "run.sqlite", rollouts=32_000, groups=GROUPS)
+    first, last = costs(tmp_path / "run.sqlite", at=(0, 32_000), groups=GROUPS)
 
     def medians(name: str) -> tuple[float, float]:
         """Of the first steps and of the last."""

@@ -15,7 +15,6 @@ id: popular parquet files repeat every prompt a hundred times under running numb
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from itertools import chain, islice
 from typing import Literal
 
 from burnish.prompts.columns import Extracted, Extractor, Messages, find_columns
-from burnish.prompts.packed import PackedPrompts
+from burnish.prompts.packed import PackedPrompts, as_list, quoted
 from burnish.prompts.rows import Problem, Reading, Row, read_rows, source_name
 from burnish.types import Prompt
 
@@ -136,7 +135,8 @@ class _Identities:
     def __init__(self) -> None:
         self._contents: set[int] = set()
         self._by_id: dict[str, int] = {}
-        """Id -> hash of the content that the row which brought it holds."""
+        """Id of an id column -> hash of the content that the row which brought it holds. An id that is itself a hash
+        of the content needs no entry, which would take as much memory as the prompt."""
         self._numbers = array("Q")
         """Of those rows, in the order of `_by_id`."""
         self._files: list[tuple[int, Row]] = []
@@ -155,7 +155,7 @@ class _Identities:
         return True
 
     def clashes(self, id: str, content: int) -> bool:
-        return self._by_id[id] != content
+        return self._by_id.get(id, content) != content
 
     def place(self, id: str) -> str:
         """Where the row is that brought this id."""
@@ -189,12 +189,15 @@ def _identified(
             continue
         digest = _digest(extracted)
         content = int.from_bytes(digest)
-        id = digest.hex()[:16] if extracted.id is None else extracted.id
-        is_new_id = known.is_new_id(id, content, row)
+        is_new_content = known.is_new_content(content)
+        if extracted.id is None:
+            id, is_new_id = digest.hex()[:16], is_new_content
+        else:
+            id, is_new_id = extracted.id, known.is_new_id(extracted.id, content, row)
         if not is_new_id and known.clashes(id, content):
             message = f"id {id!r} stands for another prompt or answer at {known.place(id)}; ids must be unique"
             extractor.reading.problem(row.place, message)
-        elif not known.is_new_content(content) and not keep:
+        elif not is_new_content and not keep:
             dropped["duplicate"] += 1
         else:
             yield id if is_new_id else known.another(id), extracted
@@ -202,10 +205,9 @@ def _identified(
 
 def _digest(extracted: Extracted) -> bytes:
     """16 bytes that stand for a row's prompt and answer."""
-    return hashlib.sha256(_encode((extracted.prompt, extracted.answer)).encode()).digest()[:16]
-
-
-_encode = json.JSONEncoder(sort_keys=True).encode
+    prompt = extracted.prompt
+    asked = quoted(prompt) if isinstance(prompt, str) else as_list(prompt)
+    return hashlib.sha256(f"[{asked}, {quoted(extracted.answer)}]".encode()).digest()[:16]
 
 
 def _conversation(prompt: str | Messages, *, system: str | None, suffix: str) -> Messages:

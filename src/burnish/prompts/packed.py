@@ -5,12 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from typing import overload
 
 from burnish.types import Prompt
 
 _encode = json.JSONEncoder(sort_keys=True).encode
+
+
+def quoted(text: str | None) -> str:
+    """As `json.dumps` writes it. An encoder, made anew for every object, takes longer than the text that it encodes."""
+    return "null" if text is None else encode_basestring_ascii(text)
+
+
+def as_list(messages: Sequence[Mapping[str, str]]) -> str:
+    """As `json.dumps(messages, sort_keys=True)` writes them."""
+    return f"[{', '.join([_as_object(message) for message in messages])}]"
+
+
+def _as_object(message: Mapping[str, str]) -> str:
+    pairs = [f"{quoted(key)}: {quoted(text)}" for key, text in sorted(message.items())]
+    return f"{{{', '.join(pairs)}}}"
 
 
 class PackedPrompts(Sequence[Prompt]):
@@ -23,19 +39,18 @@ class PackedPrompts(Sequence[Prompt]):
     def __init__(self) -> None:
         self._text = bytearray()
         self._ends = array("Q")
-        self._digest = hashlib.sha256()
 
     def append(self, prompt: Prompt) -> None:
         """Raises TypeError if `meta` holds what JSON has no word for."""
-        line = _encode((prompt.id, prompt.messages, prompt.text, prompt.answer, prompt.meta)).encode() + b"\n"
-        self._text += line
+        asked = f"{quoted(prompt.id)}, {as_list(prompt.messages)}, {quoted(prompt.text)}"
+        meta = _encode(prompt.meta) if prompt.meta else "{}"
+        self._text += f"[{asked}, {quoted(prompt.answer)}, {meta}]\n".encode()
         self._ends.append(len(self._text))
-        self._digest.update(line)
 
     @property
     def fingerprint(self) -> str:
         """sha256 of all that a run sees of its prompts, in order. Editing, adding or reordering prompts changes it."""
-        return self._digest.hexdigest()
+        return hashlib.sha256(self._text).hexdigest()
 
     def __len__(self) -> int:
         return len(self._ends)
