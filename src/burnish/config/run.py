@@ -118,8 +118,9 @@ class SamplingConfig(Section):
     slots: PositiveInt = 512
     """Completions the local engine decodes at once."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights that completions are drawn with. `bfloat16` draws faster where memory or products are the limit,
-    from a policy that is a little off: it needs `objective.mismatch.correct`."""
+    """Of the weights that completions are drawn with. `bfloat16` draws faster where memory or products are the limit (a
+    GPU, or a CPU with a model beyond 1 GiB: below, `float32` has kernels of its own and is as fast), from a policy that
+    is a little off: it needs `objective.mismatch.correct`."""
 
     @property
     def policy_temperature(self) -> float:
