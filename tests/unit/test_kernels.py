@@ -187,3 +187,11 @@ def test_a_compiler_that_fails_is_quoted(fresh: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_home_that_cannot_be_written_to_is_no_obstacle(fresh: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert kernels.load() is not None
+
+
+def test_a_library_that_others_could_have_put_there_is_not_loaded(fresh: pytest.MonkeyPatch, tmp_path: Path):
+    folder = tmp_path / "cache" / "burnish"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert kernels.load() is not None
+    assert not list(folder.iterdir())

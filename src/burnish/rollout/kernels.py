@@ -13,6 +13,7 @@ Shape letters: B rows, V vocabulary; the rest as in `kernels.c`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -159,16 +160,22 @@ def _library() -> Path:
     compiler = shutil.which(wanted)
     if compiler is None:
         raise BuildError(f"there is no C compiler ({wanted}). Type apt install gcc")
-    name = f"kernels-{_fingerprint(compiler)}.so"
+    library = _folder() / f"kernels-{_fingerprint(compiler)}.so"
+    if not library.exists():
+        _build(compiler, library)
+    return library
+
+
+def _folder() -> Path:
+    """Where libraries are kept: a folder that is this user's and that nobody else writes to. Where there is none, one
+    for this process alone."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "burnish"
-    try:
+    with contextlib.suppress(OSError):  # a home that is not there, or cannot be written to
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (folder / name).exists():
-            _build(compiler, folder / name)
-    except OSError:  # a home that cannot be written to: build for this process alone
-        folder = Path(tempfile.mkdtemp(prefix="burnish-"))
-        _build(compiler, folder / name)
-    return folder / name
+        found = folder.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & 0o022 and os.access(folder, os.W_OK):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="burnish-"))
 
 
 def _fingerprint(compiler: str) -> str:
