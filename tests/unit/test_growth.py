@@ -68,7 +68,6 @@ def test_every_axis_is_drawn_and_has_its_place_in_the_page(tmp_path: Path, name:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_point_that_fails_says_why():
     with pytest.raises(RuntimeError, match="invalid choice"):
         growth.reported("nothing", [1])
