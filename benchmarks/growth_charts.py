@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from benchmarks.growth import Axis, Panel, number
+from benchmarks.growth_axes import Axis, Panel, number
 from benchmarks.growth_points import Point
 from burnish.plots.curves import BLUE, FAINT, INK, ORANGE, dress, write_figure
 

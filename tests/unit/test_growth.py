@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks import growth, models
-from benchmarks.growth import AXES, number, table
+from benchmarks.growth import table
+from benchmarks.growth_axes import AXES, number
 from benchmarks.growth_charts import draw
 from benchmarks.growth_points import SEQUENCES, WORKLOADS, data_point, step_point, store_points, write_rows
 from benchmarks.peers import DOC
