@@ -7,9 +7,9 @@ STAMP := .venv/.installed
 BENCH := .venv-bench
 VLLM := .venv-bench-vllm
 
-.PHONY: train test check reliability bench bench-all bench-step bench-growth bench-gpu bench-reliability clean
+.PHONY: train test check lint quick reliability bench bench-all bench-step bench-growth bench-gpu bench-reliability clean
 
-test check reliability: export OMP_NUM_THREADS = 1  # two test processes on two cores
+test quick reliability: export OMP_NUM_THREADS = 1  # two test processes on two cores
 
 train: $(STAMP)  ## the main job on the embedded default: base model, full DAPO, held-out proof
 	$(BIN)/burnish train $(ARGS)
@@ -17,11 +17,16 @@ train: $(STAMP)  ## the main job on the embedded default: base model, full DAPO,
 test: $(STAMP)  ## the whole suite
 	$(BIN)/pytest -n 2 --dist worksteal
 
-check: $(STAMP)  ## the inner loop: lint, types, import contracts, quick tests
+check: $(STAMP)  ## the inner loop: lint, types, import contracts, and beside them the quick tests
+	$(MAKE) --jobs=2 lint quick
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+quick: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 reliability: $(STAMP)  ## everything that may go wrong, as often as promised: about half an hour
