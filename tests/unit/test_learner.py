@@ -75,6 +75,17 @@ sequences is itself up to 1.5e-6 from the same gradient in double precision on t
 worst entry would test rounding. The whole gradient is held to 1e-6 in the Euclidean norm, per side."""
 
 
+def assert_same_traces(seen: Pass, whole: Pass) -> None:
+    for a, b in (
+        (seen.logprobs_N, whole.logprobs_N),
+        (seen.entropy_N, whole.entropy_N),
+        (seen.push_N, whole.push_N),
+    ):
+        assert float((a - b).abs().max()) < 1e-5
+    for key, pair in whole.shares.items():
+        assert seen.shares[key] == pytest.approx(pair, abs=1e-4), key
+
+
 def assert_same_gradient(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     largest = max(float(g.abs().max()) for g in expected.values())
@@ -152,14 +163,7 @@ def test_any_cut_gives_the_same_gradient_and_traces(packs: bool):
         learner._policy.packs = packs
         seen = learner.forward_backward(prepared)
         assert_same_gradient(gradient(model), expected)
-        for a, b in (
-            (seen.logprobs_N, whole.logprobs_N),
-            (seen.entropy_N, whole.entropy_N),
-            (seen.push_N, whole.push_N),
-        ):
-            assert float((a - b).abs().max()) < 1e-5
-        for key, pair in whole.shares.items():
-            assert seen.shares[key] == pytest.approx(pair, abs=1e-4), key
+        assert_same_traces(seen, whole)
 
 
 @pytest.mark.parametrize("rows", [1, 12, 40, 64])
@@ -178,14 +182,7 @@ def test_any_cut_of_the_head_gives_the_same_gradient_and_traces(rows: int, tied:
     monkeypatch.setattr(logprobs, "MIN_ROWS", 1)
     seen = learner_of(model, objective, tokens_per_piece=100).forward_backward(prepared)
     assert_same_gradient(gradient(model), expected)
-    for a, b in (
-        (seen.logprobs_N, whole.logprobs_N),
-        (seen.entropy_N, whole.entropy_N),
-        (seen.push_N, whole.push_N),
-    ):
-        assert float((a - b).abs().max()) < 1e-5
-    for key, pair in whole.shares.items():
-        assert seen.shares[key] == pytest.approx(pair, abs=1e-4), key
+    assert_same_traces(seen, whole)
 
 
 def test_a_run_makes_its_logits_once_and_a_sequence_over_a_chunk_twice(monkeypatch: pytest.MonkeyPatch):
