@@ -20,6 +20,7 @@ from burnish.learner.local import LocalLearner
 from burnish.learner.packing import cut
 from burnish.learner.schedule import make_schedule
 from burnish.objective import Objective, Term, clipped_objective, group_objective, policy_terms
+from burnish.protocols import Pass
 from burnish.types import Completion, Group, Prompt, Rollout, Score
 from tests.tiny_models import MODELS, word_tokenizer
 
